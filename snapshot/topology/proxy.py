@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import enum
+from typing import NamedTuple
 from typing import Protocol as TypingProtocol
 
 from snapshot.model.dataplane import Dataplane, Outbound
-from snapshot.model.meta import ProxyKey, ResourceKey, Spec
+from snapshot.model.meta import Duration, ProxyKey, ResourceKey, Spec
 from snapshot.model.policies import CircuitBreakerConf, RetryConf, TimeoutConf
 from snapshot.model.tags import NO_TAGS, Tags
 from snapshot.model.traffic_route import TrafficRouteConf
@@ -39,19 +40,21 @@ KNOWN_EXTENSIONS = frozenset({KAFKA_BROKER})
 """The Envoy extensions whose presence decides what is generated (X §0.3)."""
 
 
-class RoutedOutbound(Spec, frozen=True, kw_only=True):
+class RoutedOutbound(Spec, frozen=True, kw_only=True, cache_hash=True):
     """An outbound with the policies that won for it (R §3.2), wildcards of the route already resolved (R §3.6).
 
-    `route` is None where no TrafficRoute matched. `origins` are the keys of the policies used, for provenance.
+    `route` is None where no TrafficRoute matched. `services` are the destination services of the route (of the outbound
+    itself without one), sorted. `origins` are the keys of the policies used, for provenance; the TrafficRoute's first.
     """
 
     outbound: Outbound
     route: TrafficRouteConf | None = None
     timeout: TimeoutConf | None = None
+    services: tuple[str, ...] = ()
     origins: tuple[ResourceKey, ...] = ()
 
 
-class ServicePolicies(Spec, frozen=True, kw_only=True):
+class ServicePolicies(Spec, frozen=True, kw_only=True, cache_hash=True):
     """The policies that won for one destination service (R §3.5)."""
 
     circuit_breaker: CircuitBreakerConf | None = None
@@ -62,8 +65,9 @@ class ServicePolicies(Spec, frozen=True, kw_only=True):
 class Proxy(Spec, frozen=True, kw_only=True):
     """One data plane proxy, ready to be translated.
 
-    `address` is the IP that stands for `networking.address` (resolved where that is a name), `service_policies` is sorted
-    by service, `tags_header` is the value of `x-kuma-tags` (X §2).
+    `address` is the IP that stands for `networking.address` (resolved where that is a name), `service_policies` is
+    sorted by service, `tags_header` is the value of `x-kuma-tags` (X §2). `long_requests` names, sorted, the services
+    of this proxy's own inbounds that need more than Envoy's default timeout (`MeshPolicies.long_request`).
     """
 
     key: ProxyKey
@@ -73,13 +77,17 @@ class Proxy(Spec, frozen=True, kw_only=True):
     outbounds: tuple[RoutedOutbound, ...] = ()
     service_policies: tuple[tuple[str, ServicePolicies], ...] = ()
     tags_header: str = ""
+    long_requests: tuple[tuple[str, Duration], ...] = ()
 
 
 class Facts(TypingProtocol):
     """What a build may ask about destinations. The engine records each question: the answer's change rebuilds (L3)."""
 
-    def protocol(self, service: str) -> Protocol:
-        """Common protocol of all endpoints of the service (X §3.3 no. 4); UNKNOWN where there are none."""
+    def protocol(self, service: str) -> Protocol | None:
+        """Common protocol of all endpoints of the service (X §3.3 no. 4), None where there are none.
+
+        The two differ for a split: a destination without endpoints has no say in the protocol of the others.
+        """
         ...
 
 
@@ -90,6 +98,23 @@ class Endpoint(Spec, frozen=True, kw_only=True):
     port: int
     tags: Tags = NO_TAGS
     weight: int = 1
+
+
+class EndpointSelector(NamedTuple):
+    """Which endpoints a ClusterLoadAssignment holds: those of `service` whose tags have all of `tags`, by value.
+
+    `tags` never holds `kuma.io/service`; without any it is the whole service (X §4.3).
+    """
+
+    service: str
+    tags: Tags = NO_TAGS
+
+
+class BuildIssue(NamedTuple):
+    """Why an object, or a part of it, has no effect on one proxy."""
+
+    object: ResourceKey
+    reason: str
 
 
 class Settings(Spec, frozen=True, kw_only=True):
