@@ -74,6 +74,7 @@ class TestMesh(Mesh):
         *,
         name: str = "",
         outbounds: Sequence[str] = (),
+        tags: Mapping[str, str] | None = None,
         protocol: str = "delta",
     ) -> MeshProxy:
         """An HTTP service behind an Envoy; it answers with its name, the path and the headers it saw."""
@@ -81,9 +82,8 @@ class TestMesh(Mesh):
         stub = self._stubs.enter_context(
             http_service(answer or (lambda path, headers: {"name": own, "path": path, "headers": dict(headers)}))
         )
-        return self.proxy(
-            own, service=service, stub=stub, outbounds=outbounds, tags={PROTOCOL: "http"}, protocol=protocol
-        )
+        own_tags = {PROTOCOL: "http", **(tags or {})}
+        return self.proxy(own, service=service, stub=stub, outbounds=outbounds, tags=own_tags, protocol=protocol)
 
     def redis_command(self, port: int, command: str) -> str:
         """One inline command to `port` on loopback."""
