@@ -5,14 +5,76 @@ Never here: endpoints of services (they belong to the mesh, L2), or what changed
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
+from typing import Any, Final, NamedTuple
 
 from snapshot.cache.memo import Memo
 from snapshot.cache.resource import XdsResource
 from snapshot.cache.snapshot import Snapshot
-from snapshot.model.meta import ResourceKey
-from snapshot.topology.proxy import BuildIssue, Endpoint, EndpointSelector, Facts, Proxy, Settings
+from snapshot.cache.type_url import CLUSTER, ENDPOINT, LISTENER
+from snapshot.envoy.endpoints import cluster_load_assignment, lb_endpoint, locality_endpoints
+from snapshot.generators.admin import ADMIN_ADDRESS, admin_part
+from snapshot.generators.draft import HTTP_PROTOCOLS, PartDraft, join_host_port
+from snapshot.generators.inbound import inbound_part, local_cluster_names
+from snapshot.generators.outbound import common_protocol, outbound_part
+from snapshot.generators.part import Part, PartIssue, Socket, canonical_ip
+from snapshot.generators.probes import probes_part
+from snapshot.model.dataplane import Inbound, Probes
+from snapshot.model.meta import Duration, ResourceKey
+from snapshot.model.tags import SERVICE, ZONE
+from snapshot.policies.circuit_breaker import apply_circuit_breaker
+from snapshot.policies.retry import apply_retry
+from snapshot.policies.timeout import apply_timeout
+from snapshot.policies.traffic_route import apply_load_balancer
+from snapshot.topology.proxy import (
+    KAFKA_BROKER,
+    BuildIssue,
+    Endpoint,
+    EndpointSelector,
+    Facts,
+    Protocol,
+    Proxy,
+    RoutedOutbound,
+    ServicePolicies,
+    Settings,
+)
+
+_NO_POLICIES: Final = ServicePolicies()
+_INBOUND: Final = "networking.inbound"
+_OUTBOUND: Final = "networking.outbound"
+_ADMIN_INTERFACE: Final = "the admin interface of Envoy"
+
+
+class Provenance(Mapping[tuple[str, str], tuple[ResourceKey, ...]]):
+    """Which objects made each resource of one proxy, by (type URL, name); its Dataplane first. Computed when asked."""
+
+    __slots__ = ("_dataplane", "_parts")
+
+    def __init__(self, dataplane: ResourceKey, parts: tuple[Part, ...]) -> None:
+        self._dataplane = dataplane
+        self._parts = parts
+
+    def _origins(self) -> dict[tuple[str, str], tuple[ResourceKey, ...]]:
+        return {
+            (resource.type_url, resource.name): origins
+            for part in self._parts
+            for resource, origins in zip(part.resources, part.origins, strict=True)
+        }
+
+    def __getitem__(self, resource: tuple[str, str]) -> tuple[ResourceKey, ...]:
+        return (self._dataplane, *self._origins()[resource])
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        return iter(self._origins())
+
+    def __len__(self) -> int:
+        return len(self._origins())
+
+    def objects(self) -> frozenset[ResourceKey]:
+        """Every object that made something of this proxy."""
+        return frozenset(key for part in self._parts for keys in part.origins for key in keys) | {self._dataplane}
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,20 +82,206 @@ class Built:
     """Everything one proxy should have.
 
     `endpoints` says what each ClusterLoadAssignment named in `snapshot.endpoint_names` holds; `provenance` which
-    objects made each resource, by (type URL, name).
+    objects made each resource. `parts` are what `snapshot` was put together from: they keep the memo warm, and two
+    builds with the identical parts are equal.
     """
 
     snapshot: Snapshot
     endpoints: Mapping[str, EndpointSelector]
     issues: tuple[BuildIssue, ...]
-    provenance: Mapping[tuple[str, str], tuple[ResourceKey, ...]]
+    provenance: Provenance
+    parts: tuple[Part, ...]
+
+
+class _Placed(NamedTuple):
+    """A part, and the field of the Dataplane that asked for it (`at` is -1 where the field is no list)."""
+
+    part: Part
+    field: str
+    at: int = -1
+
+    @property
+    def place(self) -> str:
+        return self.field if self.at < 0 else f"{self.field}[{self.at}]"
 
 
 def build(proxy: Proxy, facts: Facts, settings: Settings, memo: Memo) -> Built:
-    """Translate `proxy`. A part that cannot be built is left out and reported in `Built.issues`; the rest stands."""
-    raise NotImplementedError
+    """Translate `proxy`. A part that cannot be built is left out and reported in `Built.issues`; the rest stands.
+
+    Of two listeners on one address the first stands, in the order: inbounds, outbounds, probes, admin. So what the user
+    wrote comes before what was added, and traffic before observation.
+    """
+    dataplane = ResourceKey("Dataplane", *proxy.key)
+    issues: dict[BuildIssue, None] = {}
+    taken: dict[Socket, str | _Placed] = {}
+    if proxy.node.admin_port:
+        taken[ADMIN_ADDRESS, proxy.node.admin_port] = _ADMIN_INTERFACE
+    kept: list[Part] = []
+    for placed in _parts(proxy, facts, settings, memo):
+        part = placed.part
+        for owner, reason in part.issues:
+            issues[BuildIssue(owner or dataplane, reason if owner else f"{placed.place}: {reason}")] = None
+        if part.socket is not None and taken.setdefault(part.socket, placed) is not placed:
+            issues[BuildIssue(dataplane, _collision(placed, part.socket, taken[part.socket]))] = None
+        else:
+            kept.append(part)
+    return _assembled(dataplane, tuple(kept), tuple(issues))
+
+
+def _collision(placed: _Placed, socket: Socket, owner: str | _Placed) -> str:
+    holder = owner if isinstance(owner, str) else owner.place
+    return f"{placed.place}: {join_host_port(*socket)} is already taken by {holder}; choose another port"
+
+
+def _assembled(dataplane: ResourceKey, parts: tuple[Part, ...], issues: tuple[BuildIssue, ...]) -> Built:
+    """Put the parts together; of two resources with the same name the last stands, as in Kuma (X §3.3)."""
+    clusters: dict[str, XdsResource] = {}
+    listeners: dict[str, XdsResource] = {}
+    endpoints: dict[str, EndpointSelector] = {}
+    for part in parts:
+        for resource in part.resources:
+            (clusters if resource.type_url == CLUSTER else listeners)[resource.name] = resource
+        endpoints.update(part.endpoints)
+    snapshot = Snapshot({CLUSTER: clusters, LISTENER: listeners}, frozenset(endpoints))
+    return Built(snapshot, endpoints, issues, Provenance(dataplane, parts), parts)
+
+
+def _parts(proxy: Proxy, facts: Facts, settings: Settings, memo: Memo) -> Iterator[_Placed]:
+    kafka = KAFKA_BROKER in proxy.node.extensions
+    inbounds = proxy.dataplane.networking.inbound if proxy.dataplane.networking else ()
+    names = local_cluster_names(inbounds)
+    long_requests = dict(proxy.long_requests)
+    for index, inbound in enumerate(inbounds):
+        if (name := names.get(inbound)) is not None:
+            longest = long_requests.get(inbound.tags.service)
+            yield _Placed(memo.recall(_inbound, inbound, proxy.address, name, longest, kafka), _INBOUND, index)
+    policies = dict(proxy.service_policies)
+    for index, routed in enumerate(proxy.outbounds):
+        protocol = common_protocol([facts.protocol(service) for service in routed.services])
+        theirs = tuple([policies.get(service, _NO_POLICIES) for service in routed.services])
+        own = policies.get(routed.outbound.destination.service, _NO_POLICIES)
+        header = proxy.tags_header if protocol in HTTP_PROTOCOLS else ""
+        yield _Placed(memo.recall(_outbound, routed, protocol, theirs, own, header, kafka), _OUTBOUND, index)
+    if (probes := proxy.dataplane.probes) is not None:
+        clusters = tuple((inbound.workload_port, name) for inbound, name in names.items())
+        yield _Placed(memo.recall(_probes, probes, proxy.address, clusters), "probes.port")
+    if port := proxy.node.admin_port:
+        pair = (settings.admin_cert_pem, settings.admin_key_pem)
+        part = memo.recall(_admin, proxy.address, port, proxy.node.kuma_dp_version, *pair)
+        yield _Placed(part, "networking.admin.port")
+
+
+_Make = Callable[..., Part]
+
+
+def _or_issue(make: _Make) -> _Make:
+    """Let a part that cannot be made be a part with nothing but an issue, so that it stops nothing else."""
+
+    @wraps(make)
+    def made(*inputs: Any) -> Part:
+        try:
+            return make(*inputs)
+        except Exception as error:  # noqa: BLE001 whatever is wrong with one part is reported as its issue
+            return Part(issues=(PartIssue(None, f"cannot be translated: {error}"),))
+
+    return made
+
+
+@_or_issue
+def _inbound(memo: Memo, inbound: Inbound, address: str, cluster: str, longest: Duration | None, kafka: bool) -> Part:
+    return _finished(memo, inbound_part(inbound, address, cluster, longest_request=longest, kafka=kafka))
+
+
+@_or_issue
+def _outbound(
+    memo: Memo,
+    routed: RoutedOutbound,
+    protocol: Protocol,
+    theirs: tuple[ServicePolicies, ...],
+    own: ServicePolicies,
+    header: str,
+    kafka: bool,
+) -> Part:
+    """One outbound. `theirs` are the policies of its destinations, `own` those of the service that it names."""
+    draft = outbound_part(routed, protocol, header, kafka=kafka)
+    timeout = apply_timeout(draft.listener, [made for made, _ in draft.clusters], protocol, routed.timeout)
+    retry = apply_retry(draft.listener, protocol, own.retry)
+    issues = [*_about("Timeout", routed.origins, timeout), *_about("Retry", own.origins, retry)]
+    origins = [(*routed.origins, *_of_type("Retry", own.origins))]
+    by_service = dict(zip(routed.services, theirs, strict=True))
+    balancer = routed.route.load_balancer if routed.route else None
+    for made, selector in draft.clusters:
+        policies = by_service[selector.service] if selector else _NO_POLICIES
+        breaker = apply_circuit_breaker(made, policies.circuit_breaker)
+        issues += _about("TrafficRoute", routed.origins, apply_load_balancer(made, balancer))
+        issues += _about("CircuitBreaker", policies.origins, breaker)
+        origins.append((*routed.origins, *_of_type("CircuitBreaker", policies.origins)))
+    return _finished(memo, draft, origins, tuple(dict.fromkeys(issues)))
+
+
+@_or_issue
+def _probes(memo: Memo, probes: Probes, address: str, clusters: tuple[tuple[int, str], ...]) -> Part:
+    return _finished(memo, probes_part(probes, address, dict(reversed(clusters))))
+
+
+@_or_issue
+def _admin(memo: Memo, address: str, port: int, kuma_dp_version: str, cert_pem: bytes, key_pem: bytes) -> Part:
+    return _finished(memo, admin_part(address, port, kuma_dp_version, cert_pem, key_pem))
+
+
+def _of_type(type_name: str, keys: Iterable[ResourceKey]) -> tuple[ResourceKey, ...]:
+    return tuple(key for key in keys if key.type == type_name)
+
+
+def _about(type_name: str, keys: Iterable[ResourceKey], reasons: Iterable[str]) -> list[PartIssue]:
+    return [PartIssue(key, reason) for key in _of_type(type_name, keys) for reason in reasons]
+
+
+def _finished(
+    memo: Memo,
+    draft: PartDraft,
+    origins: Sequence[tuple[ResourceKey, ...]] = (),
+    issues: tuple[PartIssue, ...] = (),
+) -> Part:
+    """Serialise a draft. `origins` are those of its listener and of each cluster, in order; none without policies."""
+    resources = []
+    endpoints = {}
+    socket = None
+    if draft.listener is not None:
+        message = draft.listener.finish()
+        resources.append(memo.share(XdsResource.of(LISTENER, message.name, message)))
+        socket = (canonical_ip(draft.address), draft.port)
+    for made, selector in draft.clusters:
+        message = made.finish()
+        if selector is not None:
+            endpoints[message.name] = selector
+        eds_name = message.name if selector is not None else ""
+        resources.append(memo.share(XdsResource.of(CLUSTER, message.name, message, eds_service_name=eds_name)))
+    return Part(tuple(resources), tuple(origins) or ((),) * len(resources), endpoints, socket, issues)
 
 
 def build_endpoints(name: str, endpoints: Iterable[Endpoint]) -> XdsResource:
-    """The ClusterLoadAssignment `name` with these endpoints, in any order; empty without any (X §4.3)."""
-    raise NotImplementedError
+    """The ClusterLoadAssignment `name` with these endpoints, in any order; empty without any (X §4.3).
+
+    One group for each zone, the last zone of the alphabet first and the group without a zone last; sorted by address as
+    text and port within.
+    """
+    zones: dict[str, list[Endpoint]] = {}
+    for endpoint in endpoints:
+        zones.setdefault(endpoint.tags.get(ZONE, ""), []).append(endpoint)
+    groups = [
+        locality_endpoints(
+            zone,
+            [
+                lb_endpoint(member.address, member.port, member.weight, member.tags.without(SERVICE))
+                for member in sorted(zones[zone], key=_place_in_zone)
+            ],
+        )
+        for zone in sorted(zones, reverse=True)
+    ]
+    return XdsResource.of(ENDPOINT, name, cluster_load_assignment(name, groups))
+
+
+def _place_in_zone(endpoint: Endpoint) -> tuple[str, int, tuple[tuple[str, str], ...], int]:
+    """Total, so that the order in which endpoints became known never shows in the version."""
+    return endpoint.address, endpoint.port, tuple(endpoint.tags.items()), endpoint.weight

@@ -27,13 +27,17 @@ class Memo:
         self._shared: WeakValueDictionary[tuple[str, str, str], XdsResource] = WeakValueDictionary()
         self.made = 0
 
-    def recall(self, inputs: Hashable, make: Callable[[], _Made]) -> _Made:
-        """What `make` made for equal `inputs`, or else what it makes now. `inputs` must decide the result fully."""
-        known: _Made | None = self._made.get(inputs)
+    def recall(self, make: Callable[..., _Made], *inputs: Hashable) -> _Made:
+        """What `make(memo, *inputs)` returned for equal inputs, or else what it returns now.
+
+        `inputs` must decide the result fully; the memo is passed so that `make` can share what it is made of.
+        """
+        question = (make, inputs)
+        known: _Made | None = self._made.get(question)
         if known is not None:
             return known
         self.made += 1
-        made = self._made[inputs] = make()
+        made = self._made[question] = make(self, *inputs)
         return made
 
     def share(self, resource: XdsResource) -> XdsResource:

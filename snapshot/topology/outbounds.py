@@ -186,8 +186,11 @@ def _service_policies(
 ) -> tuple[tuple[str, ServicePolicies], ...]:
     breakers: Matcher = policies.circuit_breakers.matcher(tag_sets)
     retries: Matcher = policies.retries.matcher(tag_sets)
-    services = sorted({service for outbound in outbounds for service in outbound.services})
-    return tuple((service, policies.for_service(breakers.best(service), retries.best(service))) for service in services)
+    services = {service for outbound in outbounds for service in outbound.services}
+    services.update(outbound.outbound.destination.service for outbound in outbounds)
+    return tuple(
+        (service, policies.for_service(breakers.best(service), retries.best(service))) for service in sorted(services)
+    )
 
 
 def _long_requests(policies: MeshPolicies, tag_sets: TagSets) -> tuple[tuple[str, Duration], ...]:

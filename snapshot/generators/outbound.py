@@ -1,0 +1,114 @@
+"""Outbound listeners: from the application of this proxy to services of the mesh (X §3.3)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from functools import reduce
+from typing import Any, Final
+
+from snapshot.envoy.chains import http_chain, tcp_chain
+from snapshot.envoy.clusters import eds_cluster
+from snapshot.envoy.kafka import kafka_broker
+from snapshot.envoy.listeners import OUTBOUND, ChainDraft, listener
+from snapshot.envoy.names import stat_name
+from snapshot.envoy.routes import header_to_add, route_configuration
+from snapshot.generators.draft import HTTP_PROTOCOLS, TAGS_HEADER, DraftedCluster, PartDraft, join_host_port
+from snapshot.generators.routes import default_route, rule_route
+from snapshot.model.tags import SERVICE, Tags
+from snapshot.model.traffic_route import HttpRule, TrafficRouteConf
+from snapshot.topology.outbounds import destinations
+from snapshot.topology.proxy import EndpointSelector, Protocol, RoutedOutbound
+
+_STACKS: Final = {
+    Protocol.GRPC: (Protocol.GRPC, Protocol.HTTP2, Protocol.TCP),
+    Protocol.HTTP2: (Protocol.HTTP2, Protocol.TCP),
+    Protocol.HTTP: (Protocol.HTTP, Protocol.TCP),
+    Protocol.KAFKA: (Protocol.KAFKA, Protocol.TCP),
+    Protocol.TCP: (Protocol.TCP,),
+}
+_SPLIT_HASH_BYTES: Final = 6
+
+
+def common_protocol(protocols: Iterable[Protocol | None]) -> Protocol:
+    """What all destinations speak (R §1.2). None, a destination without endpoints, has no say; UNKNOWN spoils all."""
+    said = [protocol for protocol in protocols if protocol is not None]
+    return reduce(_common, said) if said else Protocol.UNKNOWN
+
+
+def _common(one: Protocol, other: Protocol) -> Protocol:
+    if one is other:
+        return one
+    if Protocol.UNKNOWN in {one, other}:
+        return Protocol.UNKNOWN
+    return next(protocol for protocol in _STACKS[one] if protocol in _STACKS[other])
+
+
+def cluster_name(destination: Tags) -> str:
+    """Name of the cluster for the endpoints with all these tags.
+
+    It is the service, or `<service>-_<N>_` where there are more tags. N is a stable hash of all of them instead of
+    Kuma 1.5's counter: equal subsets have equal names on every proxy and after every change (L5). The form stays,
+    because kuma-dp adds up the metrics of such clusters by it.
+    """
+    if len(destination) <= 1:
+        return destination.service
+    text = "".join(f"{key}\0{value}\0" for key, value in destination.items())
+    digest = hashlib.blake2b(text.encode(), digest_size=_SPLIT_HASH_BYTES).digest()
+    return f"{destination.service}-_{int.from_bytes(digest)}_"
+
+
+def weighted_clusters(conf: TrafficRouteConf | HttpRule) -> list[tuple[str, int]]:
+    """The clusters that a rule leads to, each once, with the sum of its weights."""
+    weights: dict[str, int] = {}
+    for split in destinations(conf):
+        name = cluster_name(split.destination)
+        weights[name] = weights.get(name, 0) + (split.weight or 0)
+    return list(weights.items())
+
+
+def outbound_part(routed: RoutedOutbound, protocol: Protocol, tags_header: str, *, kafka: bool) -> PartDraft:
+    """Listener and clusters of one outbound whose destinations speak `protocol`.
+
+    `tags_header` is read only where HTTP is proxied. Without a TrafficRoute the listener closes every connection.
+    HTTP rules do not exist for TCP: Kuma 1.5 spreads TCP connections over the clusters of all rules, here they go where
+    `conf.split` or `conf.destination` says.
+    """
+    outbound, route = routed.outbound, routed.route
+    name = f"outbound:{join_host_port(outbound.bind_address, outbound.port)}"
+    made = PartDraft(outbound.bind_address, outbound.port)
+    made.listener = listener(name, outbound.bind_address, outbound.port, OUTBOUND)
+    if route is None:
+        return made
+    service = outbound.destination.service
+    if protocol in HTTP_PROTOCOLS:
+        rules: tuple[TrafficRouteConf | HttpRule, ...] = (*route.http, route)
+        chain = _http(service, route, tags_header, grpc=protocol is Protocol.GRPC)
+    elif clusters := weighted_clusters(route):
+        rules = (route,)
+        stats = stat_name(service)
+        chain = tcp_chain(stats, clusters, *([kafka_broker(stats)] if protocol is Protocol.KAFKA and kafka else ()))
+    else:
+        return made
+    made.listener.chains.append(chain)
+    made.clusters.extend(_clusters(rules))
+    return made
+
+
+def _http(service: str, route: TrafficRouteConf, tags_header: str, *, grpc: bool) -> ChainDraft:
+    routes: list[Any] = [rule_route(rule, clusters) for rule in route.http if (clusters := weighted_clusters(rule))]
+    if clusters := weighted_clusters(route):
+        routes.append(default_route(clusters))
+    config = route_configuration(f"outbound:{service}", service, routes)
+    config.request_headers_to_add.append(header_to_add(TAGS_HEADER, tags_header))
+    return http_chain(stat_name(service), config, grpc=grpc)
+
+
+def _clusters(rules: Iterable[TrafficRouteConf | HttpRule]) -> list[DraftedCluster]:
+    wanted = {cluster_name(s.destination): s.destination for rule in rules for s in destinations(rule)}
+    made = []
+    for name, tags in sorted(wanted.items()):
+        draft = eds_cluster(name)
+        draft.use_http2()
+        made.append(DraftedCluster(draft, EndpointSelector(tags.service, tags.without(SERVICE))))
+    return made

@@ -1,0 +1,44 @@
+"""Part: one listener with its clusters, serialised once and shared (L5)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from ipaddress import ip_address
+from typing import NamedTuple
+
+from snapshot.cache.resource import XdsResource
+from snapshot.model.meta import ResourceKey
+from snapshot.topology.proxy import EndpointSelector
+
+Socket = tuple[str, int]
+"""IP address in its one canonical form, and port."""
+
+
+class PartIssue(NamedTuple):
+    """An issue of a shared part; `object` None stands for the Dataplane of whoever has the part."""
+
+    object: ResourceKey | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
+class Part:
+    """One listener with its clusters; every proxy whose inputs are equal has the identical object.
+
+    `origins[i]` are the policies that made `resources[i]`. `socket` is what the listener binds, None without one.
+    `endpoints` says what the ClusterLoadAssignments hold that the clusters name.
+    """
+
+    resources: tuple[XdsResource, ...] = ()
+    origins: tuple[tuple[ResourceKey, ...], ...] = ()
+    endpoints: Mapping[str, EndpointSelector] = field(default_factory=dict)
+    socket: Socket | None = None
+    issues: tuple[PartIssue, ...] = ()
+
+
+@lru_cache(maxsize=65536)
+def canonical_ip(text: str) -> str:
+    """The one form of an IP address, which may have several (`::1`, `0:0:0:0:0:0:0:1`); ValueError for other text."""
+    return str(ip_address(text))
