@@ -1,0 +1,1 @@
+"""Revisions, named `r<number>_<what>.py`."""

@@ -1,0 +1,169 @@
+"""Reads and writes the tables inside one transaction. Knows SQL and JSON, and nothing of what a batch means."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+import msgspec
+from sqlalchemy import Connection, Row, Select, bindparam, delete, func, insert, select, update
+
+from snapshot.model.meta import ResourceKey
+from xds_server.store.contract import Change, LogTrimmed, Page, Stored
+from xds_server.store.tables import changes, resources
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+_KEY = (
+    (resources.c.type == bindparam("key_type"))
+    & (resources.c.mesh == bindparam("key_mesh"))
+    & (resources.c.name == bindparam("key_name"))
+)
+_GET = select(resources).where(_KEY)
+_INSERT = insert(resources)
+_UPDATE = update(resources).where(_KEY)
+_REMOVE = delete(resources).where(_KEY)
+_OWNED = (
+    select(resources)
+    .where(resources.c.owner_type == bindparam("key_type"))
+    .where(resources.c.owner_mesh == bindparam("key_mesh"))
+    .where(resources.c.owner_name == bindparam("key_name"))
+    .order_by(resources.c.type, resources.c.mesh, resources.c.name)
+)
+_APPEND = insert(changes)
+_NEWEST = (
+    select(func.max(changes.c.seq).label("seq"), changes.c.type, changes.c.mesh, changes.c.name)
+    .where(changes.c.seq > bindparam("after"))
+    .group_by(changes.c.type, changes.c.mesh, changes.c.name)
+    .order_by(func.max(changes.c.seq))
+    .limit(bindparam("most"))
+)
+_SPAN = select(func.min(changes.c.seq), func.max(changes.c.seq))
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def _microseconds(time: datetime) -> int:
+    return (time - _EPOCH) // _MICROSECOND
+
+
+def _key_parameters(key: ResourceKey) -> dict[str, str]:
+    return {"key_type": key.type, "key_mesh": key.mesh, "key_name": key.name}
+
+
+def _stored(row: Row[Any]) -> Stored:
+    columns: Sequence[Any] = row
+    type_name, mesh, name, version, spec, creation, modification, owner_type, owner_mesh, owner_name = columns
+    return Stored(
+        ResourceKey(type_name, mesh, name),
+        _decode(spec),
+        version,
+        _EPOCH + timedelta(microseconds=creation),
+        _EPOCH + timedelta(microseconds=modification),
+        None if owner_type is None else ResourceKey(owner_type, owner_mesh, owner_name),
+    )
+
+
+def get(connection: Connection, key: ResourceKey) -> Stored | None:
+    """The row of `key`, or None."""
+    row = connection.execute(_GET, _key_parameters(key)).one_or_none()
+    return None if row is None else _stored(row)
+
+
+def everything(connection: Connection) -> list[Stored]:
+    """All rows, in no order."""
+    return [_stored(row) for row in connection.execute(select(resources))]
+
+
+def page(
+    connection: Connection, type_name: str, mesh: str | None, name_contains: str | None, offset: int, size: int | None
+) -> Page:
+    """See `ResourceStore.list`."""
+
+    def narrowed(statement: Select[Any]) -> Select[Any]:
+        statement = statement.where(resources.c.type == type_name)
+        if mesh is not None:
+            statement = statement.where(resources.c.mesh == mesh)
+        if name_contains:
+            statement = statement.where(func.instr(resources.c.name, name_contains) > 0)
+        return statement
+
+    total = connection.execute(narrowed(select(func.count()).select_from(resources))).scalar_one()
+    statement = narrowed(select(resources)).order_by(resources.c.mesh, resources.c.name).limit(size).offset(offset)
+    return Page([_stored(row) for row in connection.execute(statement)], total)
+
+
+def head(connection: Connection) -> int:
+    """The newest number of the log; trimming always leaves that entry."""
+    return connection.execute(select(func.max(changes.c.seq))).scalar_one() or 0
+
+
+def oldest(connection: Connection) -> int:
+    """The oldest number that the log still holds, 0 where it is empty."""
+    return connection.execute(select(func.min(changes.c.seq))).scalar_one() or 0
+
+
+def folded_changes(connection: Connection, after: int, limit: int) -> list[Change]:
+    """See `ResourceStore.changes`."""
+    first, last = connection.execute(_SPAN).one()
+    first, last = first or 1, last or 0
+    if not first - 1 <= after <= last:
+        raise LogTrimmed(after, first, last)
+    found: list[Change] = []
+    for seq, *parts in connection.execute(_NEWEST, {"after": after, "most": limit}).all():
+        key = ResourceKey(*parts)
+        stored = get(connection, key)
+        found.append(Change(seq, key, "delete" if stored is None else "put", stored))
+    return found
+
+
+def trim(connection: Connection, before: int) -> None:
+    """Drop the log's entries with numbers below `before`."""
+    connection.execute(delete(changes).where(changes.c.seq < before))
+
+
+class SqlRows:
+    """Implements `xds_server.store.batch.Rows` on an open transaction; `head` follows the log."""
+
+    def __init__(self, connection: Connection, head: int) -> None:
+        self._connection = connection
+        self.head = head
+
+    def get(self, key: ResourceKey) -> Stored | None:
+        """See `Rows.get`."""
+        return get(self._connection, key)
+
+    def owned_by(self, owner: ResourceKey) -> Sequence[Stored]:
+        """See `Rows.owned_by`."""
+        return [_stored(row) for row in self._connection.execute(_OWNED, _key_parameters(owner))]
+
+    def write(self, stored: Stored, *, new: bool) -> None:
+        """See `Rows.write`."""
+        owner = stored.owner or (None, None, None)
+        values: dict[str, str | int | None] = {
+            "version": stored.version,
+            "spec": _encode(stored.spec).decode(),
+            "modification_time": _microseconds(stored.modification_time),
+            "owner_type": owner[0],
+            "owner_mesh": owner[1],
+            "owner_name": owner[2],
+        }
+        if new:
+            values |= {"type": stored.key.type, "mesh": stored.key.mesh, "name": stored.key.name}
+            values["creation_time"] = _microseconds(stored.creation_time)
+            self._connection.execute(_INSERT, values)
+        else:
+            self._connection.execute(_UPDATE, values | _key_parameters(stored.key))
+
+    def remove(self, key: ResourceKey) -> None:
+        """See `Rows.remove`."""
+        self._connection.execute(_REMOVE, _key_parameters(key))
+
+    def log(self, key: ResourceKey, kind: Literal["put", "delete"], version: int, time: datetime) -> None:
+        """See `Rows.log`."""
+        values: dict[str, str | int] = {"type": key.type, "mesh": key.mesh, "name": key.name}
+        values |= {"kind": kind, "version": version, "time": _microseconds(time)}
+        self.head = self._connection.execute(_APPEND, values).lastrowid
