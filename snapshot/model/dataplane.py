@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 
-from snapshot.model.meta import Duration, Spec
+from snapshot.model.meta import Duration, Spec, Unsupported
 from snapshot.model.tags import NO_TAGS, SERVICE, Tags
 
 
@@ -88,16 +88,6 @@ class Gateway(Spec, frozen=True, kw_only=True):
     type: GatewayType = GatewayType.DELEGATED
 
 
-class TransparentProxying(Spec, frozen=True, kw_only=True):
-    """Redirection by iptables. Parsed so that it can be refused by name."""
-
-    redirect_port_inbound: int = 0
-    redirect_port_outbound: int = 0
-    redirect_port_inbound_v6: int = 0
-    direct_access_services: tuple[str, ...] = ()
-    reachable_services: tuple[str, ...] = ()
-
-
 class Admin(Spec, frozen=True, kw_only=True):
     """Where this proxy's Envoy admin listens; 0 takes the control plane's default."""
 
@@ -109,10 +99,10 @@ class Networking(Spec, frozen=True, kw_only=True):
 
     address: str = ""
     advertised_address: str = ""
+    gateway: Gateway | None = None
     inbound: tuple[Inbound, ...] = ()
     outbound: tuple[Outbound, ...] = ()
-    gateway: Gateway | None = None
-    transparent_proxying: TransparentProxying | None = None
+    transparent_proxying: Unsupported | None = None
     admin: Admin | None = None
 
 
@@ -131,18 +121,11 @@ class Probes(Spec, frozen=True, kw_only=True):
     endpoints: tuple[ProbeEndpoint, ...] = ()
 
 
-class Metrics(Spec, frozen=True, kw_only=True):
-    """Override of the mesh's metrics backend. Parsed so that it can be refused by name."""
-
-    name: str = ""
-    type: str = ""
-
-
 class Dataplane(Spec, frozen=True, kw_only=True):
     """The spec of a Dataplane resource."""
 
     networking: Networking | None = None
-    metrics: Metrics | None = None
+    metrics: Unsupported | None = None
     probes: Probes | None = None
 
     @property

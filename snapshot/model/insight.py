@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from snapshot.model.meta import Spec
+from snapshot.model.meta import Spec, UInt64
 from snapshot.model.tags import NO_TAGS, Tags
 
 
 class DiscoveryServiceStats(Spec, frozen=True, kw_only=True):
     """Counters of one type."""
 
-    responses_sent: int = 0
-    responses_acknowledged: int = 0
-    responses_rejected: int = 0
+    responses_sent: UInt64 = 0
+    responses_acknowledged: UInt64 = 0
+    responses_rejected: UInt64 = 0
 
 
 class DiscoveryStatus(Spec, frozen=True, kw_only=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from snapshot.model.meta import Spec
+from snapshot.model.meta import Spec, Unsupported
 from snapshot.model.selector import TagSelector
 
 
@@ -23,10 +23,6 @@ class Constraints(Spec, frozen=True, kw_only=True):
     """Constraints of a mesh."""
 
     dataplane_proxy: DataplaneProxyConstraints | None = None
-
-
-class Unsupported(Spec, frozen=True, kw_only=True):
-    """A part that is recognised only to be refused by name; what it holds is not looked at."""
 
 
 class Mesh(Spec, frozen=True, kw_only=True):

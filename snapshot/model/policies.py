@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from snapshot.model.meta import Duration, Spec
+from typing import Annotated
+
+from snapshot.model.meta import Duration, EnumNames, Spec
 from snapshot.model.selector import ConnectionPolicy
+
+HttpMethod = Annotated[
+    str, EnumNames(("NONE", "CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"))
+]
+GrpcRetryOn = Annotated[
+    str, EnumNames(("cancelled", "deadline_exceeded", "internal", "resource_exhausted", "unavailable"))
+]
 
 
 class TrafficPermission(ConnectionPolicy, frozen=True, kw_only=True):
@@ -93,8 +102,8 @@ class CircuitBreakerConf(Spec, frozen=True, kw_only=True):
     base_ejection_time: Duration | None = None
     max_ejection_percent: int | None = None
     split_external_and_local_errors: bool = False
-    thresholds: Thresholds | None = None
     detectors: Detectors | None = None
+    thresholds: Thresholds | None = None
 
 
 class CircuitBreaker(ConnectionPolicy, frozen=True, kw_only=True):
@@ -117,7 +126,7 @@ class HttpRetry(Spec, frozen=True, kw_only=True):
     per_try_timeout: Duration | None = None
     back_off: BackOff | None = None
     retriable_status_codes: tuple[int, ...] = ()
-    retriable_methods: tuple[str, ...] = ()
+    retriable_methods: tuple[HttpMethod, ...] = ()
 
 
 class TcpRetry(Spec, frozen=True, kw_only=True):
@@ -129,7 +138,7 @@ class TcpRetry(Spec, frozen=True, kw_only=True):
 class GrpcRetry(Spec, frozen=True, kw_only=True):
     """Retries of gRPC calls. `retry_on` are names such as resource_exhausted."""
 
-    retry_on: tuple[str, ...] = ()
+    retry_on: tuple[GrpcRetryOn, ...] = ()
     num_retries: int | None = None
     per_try_timeout: Duration | None = None
     back_off: BackOff | None = None

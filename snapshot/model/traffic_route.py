@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from snapshot.model.meta import Spec
+from snapshot.model.meta import OneOf, Spec, UInt64
 from snapshot.model.selector import ConnectionPolicy
 from snapshot.model.tags import NO_TAGS, Tags
 
 
-class StringMatcher(Spec, frozen=True, kw_only=True):
+class StringMatcher(OneOf, frozen=True, kw_only=True):
     """One of `prefix`, `exact`, `regex` (RE2)."""
 
     prefix: str | None = None
@@ -30,14 +30,14 @@ class RegexSubstitution(Spec, frozen=True, kw_only=True):
     substitution: str = ""
 
 
-class ModifyPath(Spec, frozen=True, kw_only=True):
+class ModifyPath(OneOf, frozen=True, kw_only=True):
     """One of the two."""
 
     rewrite_prefix: str | None = None
     regex: RegexSubstitution | None = None
 
 
-class ModifyHost(Spec, frozen=True, kw_only=True):
+class ModifyHost(OneOf, frozen=True, kw_only=True):
     """One of the two."""
 
     value: str | None = None
@@ -104,8 +104,8 @@ class RingHash(Spec, frozen=True, kw_only=True):
     """Ketama hashing; `hash_function` is XX_HASH or MURMUR_HASH_2, sizes of 0 are unset."""
 
     hash_function: str = ""
-    min_ring_size: int = 0
-    max_ring_size: int = 0
+    min_ring_size: UInt64 = 0
+    max_ring_size: UInt64 = 0
 
 
 class Random(Spec, frozen=True, kw_only=True):
@@ -116,7 +116,7 @@ class Maglev(Spec, frozen=True, kw_only=True):
     """Maglev hashing."""
 
 
-class LoadBalancer(Spec, frozen=True, kw_only=True):
+class LoadBalancer(OneOf, frozen=True, kw_only=True):
     """At most one of the kinds; none means round robin."""
 
     round_robin: RoundRobin | None = None
