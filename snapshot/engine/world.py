@@ -89,12 +89,26 @@ class Issue:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a batch of changes cost, counted: the benchmarks and the laws' tests assert these."""
+    """What a batch of changes cost, counted: the benchmarks and the laws' tests assert these.
 
+    `proxies_routed` were matched with their policies, of which `proxies_built` were translated; `resources_built` are
+    the builders that ran because no equal input was remembered; `endpoints_built` the ClusterLoadAssignments made;
+    `facts_read` the distinct answers that builds asked for.
+    """
+
+    proxies_routed: int = 0
     proxies_built: int = 0
     resources_built: int = 0
     endpoints_built: int = 0
     facts_read: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A build that raised: what `issue` says to users, and the exception for the log (XP-113)."""
+
+    issue: Issue
+    error: Exception
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,3 +117,4 @@ class Publication:
 
     changes: Mapping[ProxyKey, Changes]
     work: Work = field(default_factory=Work)
+    failures: tuple[Failure, ...] = ()
