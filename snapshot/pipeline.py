@@ -18,8 +18,8 @@ from snapshot.envoy.endpoints import cluster_load_assignment, lb_endpoint, local
 from snapshot.generators.admin import ADMIN_ADDRESS, admin_part
 from snapshot.generators.draft import HTTP_PROTOCOLS, PartDraft, join_host_port
 from snapshot.generators.inbound import inbound_part, local_cluster_names
-from snapshot.generators.outbound import common_protocol, outbound_part
-from snapshot.generators.part import Part, PartIssue, Socket, canonical_ip
+from snapshot.generators.outbound import outbound_part
+from snapshot.generators.part import Part, PartIssue, Socket, check_socket
 from snapshot.generators.probes import probes_part
 from snapshot.model.dataplane import Inbound, Probes
 from snapshot.model.meta import Duration, ResourceKey
@@ -28,6 +28,7 @@ from snapshot.policies.circuit_breaker import apply_circuit_breaker
 from snapshot.policies.retry import apply_retry
 from snapshot.policies.timeout import apply_timeout
 from snapshot.policies.traffic_route import apply_load_balancer
+from snapshot.topology.mesh_context import common_protocol
 from snapshot.topology.proxy import (
     KAFKA_BROKER,
     BuildIssue,
@@ -157,7 +158,7 @@ def _parts(proxy: Proxy, facts: Facts, settings: Settings, memo: Memo) -> Iterat
             yield _Placed(memo.recall(_inbound, inbound, proxy.address, name, longest, kafka), _INBOUND, index)
     policies = dict(proxy.service_policies)
     for index, routed in enumerate(proxy.outbounds):
-        protocol = common_protocol([facts.protocol(service) for service in routed.services])
+        protocol = _protocol(routed, facts)
         theirs = tuple([policies.get(service, _NO_POLICIES) for service in routed.services])
         own = policies.get(routed.outbound.destination.service, _NO_POLICIES)
         header = proxy.tags_header if protocol in HTTP_PROTOCOLS else ""
@@ -171,6 +172,14 @@ def _parts(proxy: Proxy, facts: Facts, settings: Settings, memo: Memo) -> Iterat
         yield _Placed(part, "networking.admin.port")
 
 
+def _protocol(routed: RoutedOutbound, facts: Facts) -> Protocol:
+    """What all destinations can be proxied as; those without endpoints have no say (X §3.3 no. 4)."""
+    if len(routed.services) == 1:
+        return facts.protocol(routed.services[0]) or Protocol.UNKNOWN
+    answers = [facts.protocol(service) for service in routed.services]
+    return common_protocol([answer for answer in answers if answer is not None]) or Protocol.UNKNOWN
+
+
 _Make = Callable[..., Part]
 
 
@@ -182,7 +191,7 @@ def _or_issue(make: _Make) -> _Make:
         try:
             return make(*inputs)
         except Exception as error:  # noqa: BLE001 whatever is wrong with one part is reported as its issue
-            return Part(issues=(PartIssue(None, f"cannot be translated: {error}"),))
+            return Part(issues=(PartIssue(None, f"{error}; it is left out"),))
 
     return made
 
@@ -250,7 +259,7 @@ def _finished(
     if draft.listener is not None:
         message = draft.listener.finish()
         resources.append(memo.share(XdsResource.of(LISTENER, message.name, message)))
-        socket = (canonical_ip(draft.address), draft.port)
+        socket = check_socket("address", draft.address, "port", draft.port)
     for made, selector in draft.clusters:
         message = made.finish()
         if selector is not None:

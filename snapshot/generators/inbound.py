@@ -20,15 +20,15 @@ from snapshot.generators.draft import (
     PartDraft,
     join_host_port,
 )
+from snapshot.generators.part import check_socket
 from snapshot.model.dataplane import Inbound
 from snapshot.model.meta import Duration
-from snapshot.model.tags import PROTOCOL
+from snapshot.model.tags import SERVICE
+from snapshot.topology.mesh_context import protocol_of
 from snapshot.topology.proxy import Protocol
 
 SERVICELESS_PORT: Final = 49151
 """An inbound with this port stands for a workload that nothing can reach; it has no listener."""
-
-_PROTOCOLS: Final = {protocol.value: protocol for protocol in Protocol}
 
 
 def local_cluster_names(inbounds: Iterable[Inbound]) -> dict[Inbound, str]:
@@ -57,7 +57,10 @@ def inbound_part(
     `longest_request` replaces Envoy's default timeout of requests (see `Proxy.long_requests`); `kafka` tells that the
     Envoy has Kafka's filter.
     """
-    protocol = _PROTOCOLS.get(inbound.tags.get(PROTOCOL, "").lower(), Protocol.TCP)
+    protocol = protocol_of(inbound.tags)
+    check_socket("serviceAddress", inbound.workload_address, "servicePort", inbound.workload_port)
+    if not inbound.tags.service:
+        raise ValueError(f'tags: must have the tag "{SERVICE}"')
     ip = inbound.address or address
     cluster = static_cluster(cluster_name, inbound.workload_address, inbound.workload_port)
     if protocol in HTTP2_PROTOCOLS:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from functools import reduce
 from typing import Any, Final
 
 from snapshot.envoy.chains import http_chain, tcp_chain
@@ -20,28 +19,8 @@ from snapshot.model.traffic_route import HttpRule, TrafficRouteConf
 from snapshot.topology.outbounds import destinations
 from snapshot.topology.proxy import EndpointSelector, Protocol, RoutedOutbound
 
-_STACKS: Final = {
-    Protocol.GRPC: (Protocol.GRPC, Protocol.HTTP2, Protocol.TCP),
-    Protocol.HTTP2: (Protocol.HTTP2, Protocol.TCP),
-    Protocol.HTTP: (Protocol.HTTP, Protocol.TCP),
-    Protocol.KAFKA: (Protocol.KAFKA, Protocol.TCP),
-    Protocol.TCP: (Protocol.TCP,),
-}
 _SPLIT_HASH_BYTES: Final = 6
-
-
-def common_protocol(protocols: Iterable[Protocol | None]) -> Protocol:
-    """What all destinations speak (R §1.2). None, a destination without endpoints, has no say; UNKNOWN spoils all."""
-    said = [protocol for protocol in protocols if protocol is not None]
-    return reduce(_common, said) if said else Protocol.UNKNOWN
-
-
-def _common(one: Protocol, other: Protocol) -> Protocol:
-    if one is other:
-        return one
-    if Protocol.UNKNOWN in {one, other}:
-        return Protocol.UNKNOWN
-    return next(protocol for protocol in _STACKS[one] if protocol in _STACKS[other])
+_LARGEST_WEIGHT: Final = 2**32 - 1
 
 
 def cluster_name(destination: Tags) -> str:
@@ -51,7 +30,9 @@ def cluster_name(destination: Tags) -> str:
     Kuma 1.5's counter: equal subsets have equal names on every proxy and after every change (L5). The form stays,
     because kuma-dp adds up the metrics of such clusters by it.
     """
-    if len(destination) <= 1:
+    if not destination.service:
+        raise ValueError(f'a destination must have the tag "{SERVICE}"')
+    if len(destination) == 1:
         return destination.service
     text = "".join(f"{key}\0{value}\0" for key, value in destination.items())
     digest = hashlib.blake2b(text.encode(), digest_size=_SPLIT_HASH_BYTES).digest()
@@ -59,11 +40,16 @@ def cluster_name(destination: Tags) -> str:
 
 
 def weighted_clusters(conf: TrafficRouteConf | HttpRule) -> list[tuple[str, int]]:
-    """The clusters that a rule leads to, each once, with the sum of its weights."""
+    """The clusters that a rule leads to, each once, with the sum of its weights.
+
+    Raises ValueError for what Envoy would refuse: a destination without a service, weights beyond 32 bits.
+    """
     weights: dict[str, int] = {}
     for split in destinations(conf):
         name = cluster_name(split.destination)
         weights[name] = weights.get(name, 0) + (split.weight or 0)
+    if sum(weights.values()) > _LARGEST_WEIGHT:
+        raise ValueError(f"the weights of a split have a sum of more than {_LARGEST_WEIGHT}")
     return list(weights.items())
 
 
@@ -81,6 +67,8 @@ def outbound_part(routed: RoutedOutbound, protocol: Protocol, tags_header: str, 
     if route is None:
         return made
     service = outbound.destination.service
+    if not service:
+        raise ValueError(f'tags: must have the tag "{SERVICE}"')
     if protocol in HTTP_PROTOCOLS:
         rules: tuple[TrafficRouteConf | HttpRule, ...] = (*route.http, route)
         chain = _http(service, route, tags_header, grpc=protocol is Protocol.GRPC)

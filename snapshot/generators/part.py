@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import ip_address
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from snapshot.cache.resource import XdsResource
 from snapshot.model.meta import ResourceKey
 from snapshot.topology.proxy import EndpointSelector
+
+MAX_PORT: Final = 65535
 
 Socket = tuple[str, int]
 """IP address in its one canonical form, and port."""
@@ -42,3 +44,14 @@ class Part:
 def canonical_ip(text: str) -> str:
     """The one form of an IP address, which may have several (`::1`, `0:0:0:0:0:0:0:1`); ValueError for other text."""
     return str(ip_address(text))
+
+
+def check_socket(address_field: str, address: str, port_field: str, port: int) -> Socket:
+    """`address` and `port` as a Socket; ValueError names the field where Envoy would refuse one of them."""
+    try:
+        ip = canonical_ip(address)
+    except ValueError:
+        raise ValueError(f'{address_field}: "{address}" is no IP address') from None
+    if not 0 < port <= MAX_PORT:
+        raise ValueError(f"{port_field}: {port} is not between 1 and {MAX_PORT}")
+    return ip, port
