@@ -1,0 +1,98 @@
+"""The last step: the bootstrap into memory, and Envoy in place of this process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from xds_server.dp.documents import DocumentError, parse
+from xds_server.dp.errors import StartError
+from xds_server.dp.options import Options
+
+ENVOY_LEVELS = {"warn": "warning"}
+TOKEN_VARIABLE = "KUMA_DATAPLANE_RUNTIME_TOKEN"  # noqa: S105  # a name
+
+
+def bootstrap_document(text: str) -> Mapping[str, Any]:
+    """The bootstrap as data. Raises StartError if it is none."""
+    try:
+        documents = [json.loads(text)] if text.lstrip().startswith("{") else parse(text)
+    except (DocumentError, ValueError) as error:
+        raise StartError(f"the control plane's bootstrap cannot be read: {error}") from error
+    if len(documents) != 1:
+        raise StartError(f"the control plane's bootstrap holds {len(documents)} documents instead of one")
+    document: Mapping[str, Any] = documents[0]
+    return document
+
+
+def either(message: Any, camel: str, snake: str) -> Any:
+    """A field of a protobuf-JSON message by either of its spellings; {} if it is absent."""
+    return (message.get(camel) or message.get(snake) or {}) if isinstance(message, dict) else {}
+
+
+def admin_port(bootstrap: Mapping[str, Any]) -> int:
+    """The port of Envoy's admin in the bootstrap, 0 without one."""
+    address = either(either(bootstrap, "admin", "admin"), "address", "address")
+    port = either(either(address, "socketAddress", "socket_address"), "portValue", "port_value")
+    return port if isinstance(port, int) else 0
+
+
+def expects_helpers(bootstrap: Mapping[str, Any]) -> bool:
+    """Whether the control plane counts on Kuma's helper processes beside Envoy, which are not run here."""
+    clusters = either(either(bootstrap, "staticResources", "static_resources"), "clusters", "clusters") or ()
+    return any(isinstance(cluster, dict) and cluster.get("name") == "access_log_sink" for cluster in clusters)
+
+
+def arguments(binary: str, config_path: str, options: Options) -> list[str]:
+    """Envoy's command line (R §8.1)."""
+    threads = ["--concurrency", str(options.concurrency)] if options.concurrency else ["--cpuset-threads"]
+    level = ENVOY_LEVELS.get(options.log_level, options.log_level)
+    fixed = ["--drain-time-s", str(options.drain_time_s), "--disable-hot-restart", "--log-level", level]
+    return [binary, "--config-path", config_path, *fixed, *threads]
+
+
+def config_path(text: str, document: Mapping[str, Any], directory: str) -> str:
+    """A path that Envoy can read the bootstrap from.
+
+    It carries the proxy's credential, so by default it never has a name: Envoy reads it by a descriptor that it
+    inherits. There it is JSON, because Envoy knows YAML only by a file's extension. With `--config-dir` the text is
+    written there unchanged, as Kuma does, for the owner's eyes only.
+    """
+    if directory:
+        path = Path(directory) / "bootstrap.yaml"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise StartError(f"--config-dir {directory!r}: {path} cannot be written: {error.strerror}") from error
+        return str(path)
+    descriptor = _unnamed_file()
+    data = json.dumps(document).encode()
+    with os.fdopen(os.dup(descriptor), "wb") as file:
+        file.write(data)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    os.set_inheritable(descriptor, True)
+    return f"/dev/fd/{descriptor}"
+
+
+def _unnamed_file() -> int:
+    try:
+        return os.memfd_create("envoy-bootstrap")
+    except (AttributeError, OSError):  # not Linux, or forbidden in a sandbox: a file whose name is gone at once
+        with tempfile.TemporaryFile() as file:
+            return os.dup(file.fileno())
+
+
+def become(argv: Sequence[str], environ: Mapping[str, str]) -> NoReturn:
+    """Replace this process by Envoy. The token does not stay in the environment. Raises StartError."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    try:
+        os.execve(argv[0], list(argv), {k: v for k, v in environ.items() if k != TOKEN_VARIABLE})  # noqa: S606
+    except OSError as error:
+        raise StartError(f"{argv[0]} cannot be run: {error.strerror}") from error
