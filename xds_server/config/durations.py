@@ -1,40 +1,14 @@
-"""Durations in Go's syntax, as Kuma's settings and tokens write them."""
+"""Durations of settings: Go's syntax in (the model's parser), Go's own print out."""
 
 from __future__ import annotations
 
-import re
-from typing import Final
-
-_UNIT_S: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_PART: Final = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
-_MAX_S: Final = (2**63 - 1) / 1e9
+from snapshot.model.meta import NANOSECONDS
+from snapshot.model.times import parse_duration
 
 
 def parse_duration_s(text: str) -> float:
     """Seconds of `1h30m`, `-1.5s`, `0`. Raises ValueError with Go's text."""
-    sign, body = (-1.0, text[1:]) if text.startswith("-") else (1.0, text.removeprefix("+"))
-    if body == "0":
-        return 0.0
-    total, at = 0.0, 0
-    while (part := _PART.match(body, at)) is not None:
-        total += float(part[1]) * _UNIT_S[part[2]]
-        at = part.end()
-    if at == len(body) and body and total <= _MAX_S:
-        return sign * total
-    raise ValueError(f"time: {_complaint(body, at, total)} {_quoted(text)}")
-
-
-def _complaint(body: str, at: int, total: float) -> str:
-    rest = body[at:]
-    number = re.match(r"\d+\.?\d*|\.\d+", rest)
-    if not body or number is None or total > _MAX_S:
-        return "invalid duration"
-    unit = re.match(r"[^\d.]+", rest[number.end() :])
-    return "missing unit in duration" if unit is None else f"unknown unit {_quoted(unit[0])} in duration"
-
-
-def _quoted(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    return parse_duration(text) / NANOSECONDS
 
 
 def format_duration(seconds: float) -> str:
