@@ -16,6 +16,7 @@ from snapshot.cache.snapshot import NodeState
 from snapshot.engine.batch import Batch
 from snapshot.engine.builder import Builder, withdraw
 from snapshot.engine.catalog import MeshCatalog, Service
+from snapshot.engine.invariants import check
 from snapshot.engine.node import Node
 from snapshot.engine.world import (
     Change,
@@ -267,6 +268,10 @@ class Engine:
         if key.type == "Dataplane":
             return frozenset(node.key for node in mesh.reached_by(key.name) if node.ready)
         return frozenset(node.key for node in ready if node.built and key in node.built.provenance.objects())
+
+    def check_invariants(self) -> None:
+        """Raise InvariantBrokenError where the bookkeeping is wrong; slow, for tests."""
+        check(self.world, self._meshes)
 
 
 def _own_issues(mesh: MeshCatalog, key: ResourceKey) -> Iterator[Issue]:

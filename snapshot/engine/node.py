@@ -42,7 +42,8 @@ class Node:
     """A connected proxy. It is a `NodeState`: reads see the newest state, and keep the last one where it is withdrawn.
 
     `ready` says whether the state is in force. `built` is the last good build, `proxy` what it was built from; without
-    one the next look at this node builds it whatever its input. `facts` are the services whose protocol the build asked for, `endpoints` the shared assignments it uses, by name.
+    one the next look at this node builds it whatever its input. `facts` are the services whose protocol the build asked
+    for, `endpoints` the shared assignments it uses, by name.
     """
 
     __slots__ = ("built", "endpoints", "facts", "info", "issues", "key", "proxy", "ready")
