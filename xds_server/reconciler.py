@@ -1,0 +1,457 @@
+"""One task: follows the store's log, folds what changed, lets the engine work, wakes the streams with news.
+
+The first change after quiet goes out at once; those that follow are gathered for a window that grows with what the
+last push cost (XP-124), so that pushes take a bounded share of the loop. Nothing here waits for a stream (XP-126).
+Never here: what a change means for whom (`snapshot.engine`), bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, NamedTuple, Protocol
+
+import structlog
+
+from snapshot.cache.snapshot import Changes, NodeState
+from snapshot.engine.world import (
+    Change,
+    Issue,
+    NameFailed,
+    NameResolved,
+    NodeJoined,
+    NodeLeft,
+    Publication,
+    ReachabilityChanged,
+    ResourceGone,
+    ResourcePut,
+)
+from snapshot.model.codec import DecodeError, decode_spec
+from snapshot.model.dataplane import Dataplane
+from snapshot.model.kinds import KINDS
+from snapshot.model.meta import ProxyKey, Resource, ResourceKey
+from snapshot.topology.proxy import NodeInfo
+from xds_server.changes import Watermark
+from xds_server.clock import Clock
+from xds_server.store import LEASE_TYPE, LogTrimmed, ResourceStore, Stored, StoreError
+
+WINDOW_MIN_S: Final = 0.010
+WINDOW_MAX_S: Final = 1.0
+WINDOW_PER_COST: Final = 7 / 3
+"""A push that costs c is followed by a window of 7/3 c: pushes take at most 30 % of the loop (performance T3)."""
+RETRY_MIN_S: Final = 0.1
+RETRY_MAX_S: Final = 5.0
+ENGINE_TYPES: Final = KINDS.keys() - {"DataplaneInsight", "Secret", "GlobalSecret"}
+"""Types that can change what a proxy gets."""
+
+Listener = Callable[[Changes], None]
+_log = structlog.get_logger(__name__)
+
+
+class EngineLike(Protocol):
+    """What is asked of `snapshot.engine.Engine`."""
+
+    def apply(self, changes: Sequence[Change]) -> Publication:
+        """Fold a batch of changes."""
+        ...
+
+    def state(self, proxy: ProxyKey) -> NodeState | None:
+        """State of a joined proxy."""
+        ...
+
+    def issues(self) -> tuple[Issue, ...]:
+        """Everything that has no effect."""
+        ...
+
+    def issues_of(self, key: ResourceKey) -> tuple[Issue, ...]:
+        """What of one object has no effect."""
+        ...
+
+
+class Names(Protocol):
+    """What is asked of `xds_server.resolver.Resolver`."""
+
+    def start(self, tell: Callable[[NameResolved | NameFailed], None]) -> None:
+        """Begin to resolve."""
+        ...
+
+    def use(self, names: Iterable[str]) -> None:
+        """Say which names are in use."""
+        ...
+
+    async def settled(self, names: Collection[str]) -> None:
+        """Wait for first answers."""
+        ...
+
+    async def stop(self) -> None:
+        """End."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Push:
+    """One turn of the reconciler, for the metrics: what the build took, and the build with its fan-out."""
+
+    build_s: float
+    total_s: float
+    changes: int
+    publication: Publication | None
+    """None where the engine raised."""
+
+
+class NodeHandle:
+    """One stream's interest in a node. Several streams of one node have a handle each (XP-6, XP-9)."""
+
+    __slots__ = ("_engine", "listener", "proxy")
+
+    def __init__(self, proxy: ProxyKey, listener: Listener, engine: EngineLike) -> None:
+        self.proxy = proxy
+        self.listener = listener
+        self._engine = engine
+
+    def state(self) -> NodeState | None:
+        """The newest state of the node, None until it can be built."""
+        return self._engine.state(self.proxy)
+
+
+def unmeasured(push: Push) -> None:
+    """The observer where nobody measures."""
+
+
+class Reconciler:
+    """Holds the engine and feeds it. `start` returns when everything stored has been applied once."""
+
+    def __init__(
+        self,
+        store: ResourceStore,
+        engine: EngineLike,
+        names: Names,
+        clock: Clock,
+        *,
+        observer: Callable[[Push], None] = unmeasured,
+    ) -> None:
+        self._store = store
+        self._engine = engine
+        self._names = names
+        self._clock = clock
+        self._observer = observer
+        self._wake = asyncio.Event()
+        self._applied = Watermark(-1)
+        self._follow_from = 0
+        self._pending: list[Change] = []
+        self._pending_nodes: dict[ProxyKey, NodeJoined | NodeLeft] = {}
+        self._failed: list[Change] = []
+        self._handles: dict[ProxyKey, dict[NodeHandle, None]] = {}
+        self._watches: dict[ResourceKey, dict[object, Callable[[Stored | None], None]]] = {}
+        self._writes: dict[ResourceKey, _Write] = {}
+        self._names_of: dict[ResourceKey, frozenset[str]] = {}
+        self._uses: Counter[str] = Counter()
+        self._undecodable: dict[ResourceKey, Issue] = {}
+        self._dataplanes: dict[ProxyKey, Dataplane] = {}
+        self._unreachable: set[ProxyKey] = set()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    # Life
+
+    async def start(self) -> None:
+        """Read everything, wait (bounded) for the first answers about domain names, apply, then follow.
+
+        Raises StoreError where the store cannot be read. No stream may be served before this returns (XP-143).
+        """
+        head, everything = await self._store.snapshot()
+        changes = [change for stored in everything for change in self._changes_of(stored.key, stored)]
+        self._names.start(self._tell)
+        self._names.use(self._uses)
+        await self._names.settled(self._uses)
+        self._pending += changes
+        self._follow_from = head
+        await self._push()
+        self._tasks = [
+            asyncio.create_task(self._follow(), name="reconciler-follow"),
+            asyncio.create_task(self._run(), name="reconciler"),
+        ]
+
+    async def stop(self) -> None:
+        """End both tasks and the resolver."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._names.stop()
+        self._applied.fail(RuntimeError("the reconciler has stopped"))
+
+    # What streams and others ask
+
+    def join(self, proxy: ProxyKey, node: NodeInfo, listener: Listener) -> NodeHandle:
+        """Make the node known. `listener` is called in the loop whenever something changed for it."""
+        handle = NodeHandle(proxy, listener, self._engine)
+        self._handles.setdefault(proxy, {})[handle] = None
+        self._pending_nodes[proxy] = NodeJoined(proxy, node)
+        self._wake.set()
+        return handle
+
+    def leave(self, handle: NodeHandle) -> None:
+        """The stream is gone; the node is forgotten with its last handle. Twice is as good as once."""
+        handles = self._handles.get(handle.proxy, {})
+        if handle not in handles:
+            return
+        del handles[handle]
+        if handles:
+            return
+        del self._handles[handle.proxy]
+        self._pending_nodes[handle.proxy] = NodeLeft(handle.proxy)
+        self._wake.set()
+
+    async def applied(self, seq: int) -> int:
+        """Return when the log has been applied, and the streams woken, up to `seq` at least."""
+        return await self._applied.above(seq - 1)
+
+    def dataplane(self, proxy: ProxyKey) -> Dataplane | None:
+        """The newest Dataplane of the proxy that could be decoded."""
+        return self._dataplanes.get(proxy)
+
+    def watch(self, key: ResourceKey, changed: Callable[[Stored | None], None]) -> Callable[[], None]:
+        """Call `changed` in the loop when the resource is written, or deleted (None); answers how to stop.
+
+        For the types that the engine knows, and leases.
+        """
+        token = object()
+        self._watches.setdefault(key, {})[token] = changed
+
+        def unwatch() -> None:
+            watches = self._watches.get(key, {})
+            if watches.pop(token, None) is not None and not watches:
+                del self._watches[key]
+
+        return unwatch
+
+    def issues(self) -> tuple[Issue, ...]:
+        """Everything stored that has no effect, and why."""
+        return (*self._undecodable.values(), *self._engine.issues())
+
+    def issues_of(self, key: ResourceKey) -> tuple[Issue, ...]:
+        """What of one object has no effect, and why."""
+        own = self._undecodable.get(key)
+        return (*((own,) if own else ()), *self._engine.issues_of(key))
+
+    # The log
+
+    async def _follow(self) -> None:
+        """Wake the task when the log grows; while the store is away, try again with growing pauses."""
+        pause_s = RETRY_MIN_S
+        while True:
+            try:
+                await self._store.wait(self._follow_from)
+                await self._read_log()
+            except LogTrimmed as error:
+                _log.warning("the change log was trimmed: reading everything again", reason=str(error))
+                try:
+                    await self._read_everything()
+                except StoreError as failure:
+                    pause_s = await self._pause(failure, pause_s)
+            except StoreError as error:
+                pause_s = await self._pause(error, pause_s)
+            else:
+                pause_s = RETRY_MIN_S
+
+    async def _pause(self, error: StoreError, pause_s: float) -> float:
+        if pause_s == RETRY_MIN_S:
+            _log.error("the store is away: serving the last good configuration", reason=str(error))
+        await self._clock.sleep(pause_s)
+        return min(pause_s * 2, RETRY_MAX_S)
+
+    async def _read_log(self) -> None:
+        changes = await self._store.changes(self._follow_from)
+        for change in changes:
+            self._pending += self._changes_of(change.key, change.stored)
+        if changes:
+            self._follow_from = changes[-1].seq
+        self._names.use(self._uses)
+        self._wake.set()
+
+    async def _read_everything(self) -> None:
+        head, everything = await self._store.snapshot()
+        for key in self._writes.keys() - {stored.key for stored in everything}:
+            self._pending += self._changes_of(key, None)
+        for stored in everything:
+            if self._writes.get(stored.key) != _write_of(stored):
+                self._pending += self._changes_of(stored.key, stored)
+        self._follow_from = head
+        self._names.use(self._uses)
+        self._wake.set()
+
+    def _changes_of(self, key: ResourceKey, stored: Stored | None) -> Iterator[Change]:
+        """What the engine must be told of a change in the store; keeps the reconciler's own picture of it."""
+        if key.type == LEASE_TYPE:
+            yield from self._reachability(ProxyKey(key.mesh, key.name), stored)
+        elif key.type not in ENGINE_TYPES:
+            return
+        elif stored is None:
+            self._undecodable.pop(key, None)
+            self._use_names(key, frozenset())
+            self._dataplanes.pop(ProxyKey(key.mesh, key.name), None)
+            yield ResourceGone(key)
+        else:
+            yield from self._decoded(stored)
+        if stored is None:
+            self._writes.pop(key, None)
+        else:
+            self._writes[key] = _write_of(stored)
+        self._tell_watchers(key, stored)
+
+    def _tell_watchers(self, key: ResourceKey, stored: Stored | None) -> None:
+        for changed in list(self._watches.get(key, {}).values()):
+            try:
+                changed(stored)
+            except Exception:  # noqa: BLE001  # a fault of one watcher is not the others'
+                _log.exception("a watcher of a resource failed", key=key)
+
+    def _decoded(self, stored: Stored) -> Iterator[Change]:
+        key = stored.key
+        try:
+            spec = decode_spec(key.type, stored.spec).spec
+        except DecodeError as error:
+            self._undecodable[key] = Issue(key, f"skipped: {error.field}: {error.message}")
+            _log.error("a stored resource cannot be read and is skipped", key=key, reason=str(error))
+            return
+        self._undecodable.pop(key, None)
+        if isinstance(spec, Dataplane):
+            self._dataplanes[ProxyKey(key.mesh, key.name)] = spec
+            self._use_names(key, _domain_names(spec))
+        yield ResourcePut(
+            Resource(
+                key=key,
+                spec=spec,
+                version=stored.version,
+                creation_time=stored.creation_time,
+                modification_time=stored.modification_time,
+            )
+        )
+
+    def _reachability(self, proxy: ProxyKey, lease: Stored | None) -> Iterator[Change]:
+        """A lease in state `vanished` makes its proxy unreachable, wherever its stream was (architecture §7)."""
+        reachable = lease is None or lease.spec.get("state") != "vanished"
+        if reachable == (proxy in self._unreachable):
+            (self._unreachable.discard if reachable else self._unreachable.add)(proxy)
+            yield ReachabilityChanged(proxy, reachable)
+
+    def _use_names(self, key: ResourceKey, names: frozenset[str]) -> None:
+        before = self._names_of.pop(key, frozenset())
+        if names:
+            self._names_of[key] = names
+        self._uses.update(names)
+        self._uses.subtract(before)
+        for name in before - names:
+            if not self._uses[name]:
+                del self._uses[name]
+
+    def _tell(self, answer: NameResolved | NameFailed) -> None:
+        self._pending.append(answer)
+        self._wake.set()
+
+    # Pushing
+
+    async def _run(self) -> None:
+        window_s = 0.0
+        quiet_from_s = self._clock.monotonic_s()
+        while True:
+            if self._failed:
+                await self._wake_within(RETRY_MAX_S)
+            else:
+                await self._wake.wait()
+            await self._clock.sleep(max(0.0, quiet_from_s + window_s - self._clock.monotonic_s()))
+            self._wake.clear()
+            try:
+                cost_s = await self._push()
+            except Exception:  # noqa: BLE001  # the one task that keeps every proxy up to date must live
+                _log.exception("a push failed")
+                cost_s = WINDOW_MAX_S
+            window_s = min(max(WINDOW_MIN_S, cost_s * WINDOW_PER_COST), WINDOW_MAX_S)
+            quiet_from_s = self._clock.monotonic_s()
+
+    async def _wake_within(self, seconds: float) -> None:
+        timer = asyncio.create_task(self._clock.sleep(seconds))
+        waiting = asyncio.create_task(self._wake.wait())
+        try:
+            await asyncio.wait((timer, waiting), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            timer.cancel()
+            waiting.cancel()
+
+    async def _push(self) -> float:
+        """Apply everything that is pending and wake the streams; returns what it cost the loop, in seconds."""
+        head = self._follow_from
+        changes = [*self._failed, *self._pending, *self._pending_nodes.values()]
+        self._failed, self._pending, self._pending_nodes = [], [], {}
+        cost_s = 0.0
+        if changes:
+            started_s = self._clock.monotonic_s()
+            publication = self._apply(changes)
+            built_s = self._clock.monotonic_s()
+            if publication is not None:
+                self._publish(publication.changes)
+            await asyncio.sleep(0)  # the woken writers come first: what they cost counts
+            cost_s = self._clock.monotonic_s() - started_s
+            self._observer(Push(built_s - started_s, cost_s, len(changes), publication))
+        self._applied.advance(head)
+        return cost_s
+
+    def _apply(self, changes: Sequence[Change]) -> Publication | None:
+        try:
+            publication = self._engine.apply(changes)
+        except Exception:  # noqa: BLE001  # an engine's fault must not end the task
+            _log.exception("the engine failed: trying its changes one by one", changes=len(changes))
+            self._apply_singly(changes)
+            return None
+        for failure in publication.failures:
+            _log.error("a proxy could not be built", issue=failure.issue, exc_info=failure.error)
+        return publication
+
+    def _apply_singly(self, changes: Sequence[Change]) -> None:
+        """Let the good changes through; keep the bad ones for another try."""
+        for change in changes:
+            try:
+                publication = self._engine.apply([change])
+            except Exception:  # noqa: BLE001  # as above
+                _log.exception("the engine failed at a change", change=type(change).__name__)
+                self._failed.append(change)
+            else:
+                self._publish(publication.changes)
+
+    def _publish(self, news: Mapping[ProxyKey, Changes]) -> None:
+        for proxy, changes in news.items():
+            for handle in list(self._handles.get(proxy, ())):
+                try:
+                    handle.listener(changes)
+                except Exception:  # noqa: BLE001  # a fault of one stream is not the others'
+                    _log.exception("a stream could not be woken", proxy=proxy)
+
+
+class _Write(NamedTuple):
+    """Tells one write of a key from every other."""
+
+    version: int
+    creation_time: datetime
+    modification_time: datetime
+
+
+def _write_of(stored: Stored) -> _Write:
+    return _Write(stored.version, stored.creation_time, stored.modification_time)
+
+
+def _domain_names(dataplane: Dataplane) -> frozenset[str]:
+    """Addresses that must be resolved (X §4)."""
+    networking = dataplane.networking
+    addresses = (networking.address, networking.advertised_address) if networking else ()
+    return frozenset(address for address in addresses if address and not _is_ip(address))
+
+
+def _is_ip(address: str) -> bool:
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return True
