@@ -148,7 +148,7 @@ class DeltaWatch(Watch):
         if name in self.forced or name in self.unremoved:
             difference.removed.append(name)
         elif name in self.held:
-            if self.removed_last:
+            if self.defers(name):
                 self.leaving.setdefault(name, leaving)
             else:
                 difference.removed.append(name)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from typing import Final
+
+_SHOWN: Final = 5
 
 
 class StatusCode(enum.Enum):
@@ -87,8 +90,7 @@ class Withheld:
     limit: int
 
     def __str__(self) -> str:
-        kind = self.type_url.rpartition(".")[2]
-        return (
-            f"{kind}: {self.size} bytes, more than the {self.limit} bytes this client can receive; not sent: "
-            + ", ".join(self.names)
-        )
+        kind, shown = self.type_url.rpartition(".")[2], self.names[:_SHOWN]
+        more = f" and {len(self.names) - _SHOWN} more" if len(self.names) > _SHOWN else ""
+        sizes = f"{self.size} bytes, more than the {self.limit} bytes this client can receive"
+        return f"{kind}: {sizes}; not sent: {', '.join(shown)}{more}"

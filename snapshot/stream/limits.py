@@ -10,6 +10,8 @@ ACK_WAIT_S: Final = 5.0
 """How long a response may stay unanswered before the newest state is sent anyway (XP-125)."""
 REMOVAL_WAIT_S: Final = 5.0
 """How long a removed cluster waits for the new routes to be acknowledged (XP-95)."""
+ENDPOINTS_WAIT_S: Final = 2.0
+"""How long new routes wait for the client to ask for the endpoints of a new cluster they may lead to (XP-94)."""
 NACK_TEXT_BYTES: Final = 4096
 """How much of a client's complaint is kept (XP-58)."""
 MAX_OUTSTANDING: Final = 16

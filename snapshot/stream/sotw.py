@@ -186,10 +186,11 @@ class SotwWatch(Watch):
                 self.leaving.pop(name, None)
                 if held is None or held.version != resource.version:
                     difference.changed.append(resource)
-            elif held is not None and self.removed_last:
+            elif held is not None and self.defers(name):
                 self.leaving.setdefault(name, leaving)
             elif held is not None:
                 del self.held[name]
+                self.leaving.pop(name, None)
                 gone = True
         self._clear_marks()
         if difference.changed or gone or difference.empty_wanted:

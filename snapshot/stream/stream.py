@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Final, assert_never
 
 from snapshot.cache.resource import XdsResource
@@ -13,7 +13,7 @@ from snapshot.stream import ordering
 from snapshot.stream.bodies import BodyCache
 from snapshot.stream.delta import DeltaWatch
 from snapshot.stream.effects import Close, Effect, Response, StatusCode, UnknownType, Withheld
-from snapshot.stream.limits import ACK_WAIT_S, MAX_UNKNOWN_TYPES, Limits
+from snapshot.stream.limits import ACK_WAIT_S, ENDPOINTS_WAIT_S, MAX_UNKNOWN_TYPES, Limits
 from snapshot.stream.requests import DeltaRequest, SotwRequest
 from snapshot.stream.sotw import SotwWatch
 from snapshot.stream.status import TypeStatus
@@ -50,8 +50,8 @@ class Stream:
     """What one client wants, has, and must be sent, over all types of its stream.
 
     `identifier` goes into `control_plane.identifier`; `nonces` gives process-wide push numbers, each non-empty and
-    never twice the same (XP-42); `bodies` is shared by all streams; `only_type` is the type URL of a single-type service, ""
-    for ADS. Times are seconds of the caller's clock, which never runs backwards.
+    never twice the same (XP-42); `bodies` is shared by all streams; `only_type` is the type URL of a single-type
+    service, "" for ADS. Times are seconds of the caller's clock, which never runs backwards.
 
     Use: `receive` each message and perform its effects; `attach` the node's state once it exists; tell `published`;
     after each of these, and at `wake_at_s`, write `next_response` until it is None. Nothing here raises on what a
@@ -78,6 +78,7 @@ class Stream:
         self._watches: dict[str, SotwWatch | DeltaWatch] = {}
         self._unknown: set[str] = set()
         self._clusters_sent: set[str] = set()
+        self._awaited_endpoints: dict[str, float] = {}
         self._name_bytes = 0
         self._claimed_bytes = 0
         self._epoch = 0
@@ -153,6 +154,8 @@ class Stream:
             if waiting is not None and (watch.marked or watch.leaving):
                 times.append(waiting.sent_at_s + ACK_WAIT_S)
             times += (self._release_at_s(watch.type_url, leaving) for leaving in watch.leaving.values())
+        if any(self._watches[each].marked for each in ordering.ROUTING_TYPES if each in self._watches):
+            times += self._awaited_endpoints.values()
         return min((time for time in times if self._asked_at_s < time < ordering.NEVER), default=None)
 
     def status(self) -> Mapping[str, TypeStatus]:
@@ -204,11 +207,8 @@ class Stream:
             return StatusCode.RESOURCE_EXHAUSTED, f"{field}: {len(names)} names, at most {self.limits.names} are served"
         longest = max(names, key=len, default="")
         if len(longest) > self.limits.name_length:
-            return (
-                StatusCode.INVALID_ARGUMENT,
-                f"{field}: the name {longest[:40]!r}… has {len(longest)} characters, "
-                f"at most {self.limits.name_length} are allowed",
-            )
+            found, allowed = f"{longest[:40]!r}… has {len(longest)} characters", self.limits.name_length
+            return StatusCode.INVALID_ARGUMENT, f"{field}: the name {found}, at most {allowed} are allowed"
         return None
 
     def _close(self, code: StatusCode, message: str) -> tuple[Effect, ...]:
@@ -270,26 +270,35 @@ class Stream:
         if not watch.urgent and (blocked or self._waits_for_clusters(watch, state, now_s)):
             return None
         later: Collection[str] = ()
+        leaving = Leaving(self._epoch, now_s)
+        if watch.removed_last:
+            watch.removes_now = self._release_at_s(watch.type_url, leaving) <= now_s
         if watch.is_endpoints:
             clusters = self._watches.get(CLUSTER)
             watch.kept_endpoints = ordering.kept_endpoints(clusters)
             if clusters is not None and clusters.marked:
+                watch.removes_now = False
                 later = ordering.endpoints_due_later(clusters, state)
         known = state if watch.is_known else _NOTHING
-        leaving = Leaving(self._epoch, now_s)
         difference = watch.difference(known, self.limits, blocked=blocked, later=later, leaving=leaving)
         return self._send(watch, difference, now_s) if difference else None
 
     def _waits_for_clusters(self, watch: SotwWatch | DeltaWatch, state: NodeState, now_s: float) -> bool:
-        """Routes to a cluster that the client does not have yet follow it (XP-93)."""
+        """Routes to a cluster that the client does not have yet follow it and its endpoints (XP-93, XP-94)."""
         clusters = self._watches.get(CLUSTER)
-        return (
-            watch.type_url in ordering.ROUTING_TYPES
-            and clusters is not None
-            and clusters.marked
-            and clusters.blocked_until_s(now_s) is not None
-            and ordering.adds_cluster(clusters, state)
-        )
+        if watch.type_url not in ordering.ROUTING_TYPES or clusters is None:
+            return False
+        if clusters.marked and clusters.blocked_until_s(now_s) is not None and ordering.adds_cluster(clusters, state):
+            return True
+        return self._waits_for_endpoints(now_s)
+
+    def _waits_for_endpoints(self, now_s: float) -> bool:
+        """A new cluster takes traffic once it has endpoints, which the client asks for after the cluster came (XP-94)."""
+        endpoints = self._watches.get(ENDPOINT)
+        if endpoints is not None and self._awaited_endpoints:
+            missing = self._awaited_endpoints.items()
+            self._awaited_endpoints = {n: until for n, until in missing if until > now_s and n not in endpoints.held}
+        return bool(self._awaited_endpoints)
 
     def _farewell(self, state: NodeState, now_s: float) -> Response | Withheld | None:
         """Removals, when everything else of the push is done (XP-94)."""
@@ -327,14 +336,16 @@ class Stream:
             return Withheld(watch.type_url, watch.version(), tuple(each.name for each in updated), len(body), limit)
         nonce = self._nonces()
         sent = Sent(nonce, "", now_s, self._epoch)
+        if watch.type_url == CLUSTER:
+            self._let_endpoints_follow(difference.changed, watch.held, now_s)
         watch.commit(difference, sent)
         sent.version = watch.version()
-        if watch.type_url == CLUSTER:
-            self._let_endpoints_follow(difference.changed)
         tail = text(1, sent.version) + text(5, nonce)
         return Response(watch.type_url, nonce, sent.version, body, tail, len(updated), len(removed))
 
-    def _let_endpoints_follow(self, clusters: Iterable[XdsResource]) -> None:
+    def _let_endpoints_follow(
+        self, clusters: Collection[XdsResource], held: Mapping[str, XdsResource], now_s: float
+    ) -> None:
         """A cluster that was added or changed ends its warming with endpoints that come after it (XP-83)."""
         names = {cluster.eds_service_name for cluster in clusters} - {""}
         watch = self._watches.get(ENDPOINT)
@@ -342,6 +353,8 @@ class Stream:
             if self.variant is Variant.DELTA:
                 self._clusters_sent |= names
             return
+        added = {cluster.eds_service_name for cluster in clusters if cluster.name not in held} - {""}
+        self._awaited_endpoints.update(dict.fromkeys(added - watch.held.keys(), now_s + ENDPOINTS_WAIT_S))
         subscription = watch.subscription or Subscription()
         watch.forced |= names if subscription.everything else names & subscription.names
 

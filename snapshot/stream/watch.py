@@ -80,6 +80,7 @@ class Watch:
         self.forced: set[str] = set()
         self.leaving: dict[str, Leaving] = {}
         self.kept_endpoints: Collection[str] = frozenset()
+        self.removes_now = not self.removed_last
         self.everything = False
         self.greeting = False
         self.outstanding: dict[str, Sent] = {}
@@ -131,6 +132,10 @@ class Watch:
         if self.subscription is not None:
             self.everything = True
             self.dirty.clear()
+
+    def defers(self, name: str) -> bool:
+        """Whether the removal of this name has to wait for its turn (XP-94)."""
+        return not self.removes_now or name in self.kept_endpoints
 
     # -- reading the state
 
