@@ -63,6 +63,9 @@ class UnknownType(DecodeError):  # noqa: N818 - the word of the contract between
         why = "not supported by this version" if type_name in LATER_KINDS else "no such type"
         super().__init__("type", f"{shown}: {why}. Supported types: {known}")
 
+    def __str__(self) -> str:
+        return self.message
+
 
 def kind_of(type_name: str) -> Kind:
     """The kind named `type_name`. Raises UnknownType."""
