@@ -209,7 +209,7 @@ def _own_addresses() -> Iterator[IPv4Address | IPv6Address]:
         previous = ""
         for line in routes.read_text(encoding="ascii").splitlines():
             if line.strip() == "/32 host LOCAL":
-                yield IPv4Address(previous.split()[-1])
+                yield IPv4Address(previous.rsplit(maxsplit=1)[-1])
             previous = line
     if interfaces.is_file():
         for line in interfaces.read_text(encoding="ascii").splitlines():
