@@ -1,4 +1,4 @@
-"""Every case of this folder gives exactly its output. KOGUMA_REGENERATE=1 writes the outputs anew, for review as a diff."""
+"""Every case gives exactly its output. KOGUMA_REGENERATE=1 writes the outputs anew, to be reviewed as a diff."""
 
 import os
 
