@@ -1,0 +1,140 @@
+"""A client of the REST API (R §4), on the standard library: importing it costs next to nothing."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+from xds_server.dp.trust import is_loopback
+
+DEFAULT_ADDRESS = "http://localhost:5681"
+_WARNING_CODES = ("199", "299")
+
+
+class CommandError(Exception):
+    """The command failed. The text is for the user."""
+
+
+class NotFoundError(CommandError):
+    """The REST API says that there is no such resource."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Status, body (text or parsed JSON) and the texts of `Warning` headers."""
+
+    status: int
+    body: Any
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def created(self) -> bool:
+        """Whether a PUT made something new."""
+        return self.status == http.client.CREATED
+
+
+@dataclass(frozen=True)
+class Rest:
+    """The REST API at one address, asked with one identity."""
+
+    address: str
+    token: str = ""
+    timeout_s: float | None = 60.0
+    ca_cert_file: str = ""
+    _opener: urllib.request.OpenerDirector = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Check the address; loopback is never reached through a proxy of the environment."""
+        parts = urlsplit(self.address)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise CommandError(f"--address {self.address!r} must look like {DEFAULT_ADDRESS}")
+        handlers: list[urllib.request.BaseHandler] = []
+        if is_loopback(parts.hostname):
+            handlers.append(urllib.request.ProxyHandler({}))
+        if parts.scheme == "https":
+            handlers.append(urllib.request.HTTPSHandler(context=self._tls()))
+        elif self.token and not is_loopback(parts.hostname):
+            raise CommandError(
+                f"--address {self.address}: a token must not travel in plain text; use https (port 5682)"
+            )
+        object.__setattr__(self, "_opener", urllib.request.build_opener(*handlers))
+
+    def _tls(self) -> ssl.SSLContext:
+        try:
+            return ssl.create_default_context(cafile=self.ca_cert_file or None)
+        except (OSError, ssl.SSLError) as error:
+            raise CommandError(f"--ca-cert-file {self.ca_cert_file!r} is not a PEM file: {error}") from error
+
+    def get(self, path: str, **query: str) -> Any:
+        """The parsed body of a GET. Raises CommandError, NotFoundError."""
+        return self._ask("GET", path + (f"?{urlencode(query)}" if query else "")).body
+
+    def put(self, path: str, document: Mapping[str, Any]) -> Answer:
+        """Create or replace. Raises CommandError."""
+        return self._ask("PUT", path, document)
+
+    def post(self, path: str, document: Mapping[str, Any]) -> Any:
+        """The body of a POST's answer. Raises CommandError."""
+        return self._ask("POST", path, document).body
+
+    def delete(self, path: str) -> None:
+        """Delete. Raises CommandError, NotFoundError."""
+        self._ask("DELETE", path)
+
+    def _ask(self, method: str, path: str, document: Mapping[str, Any] | None = None) -> Answer:
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        data = None
+        if document is not None:
+            headers["Content-Type"] = "application/json"
+            data = json.dumps(document).encode()
+        request = urllib.request.Request(  # noqa: S310  # the scheme was checked
+            self.address.rstrip("/") + path, data, headers, method=method
+        )
+        try:
+            with self._opener.open(request, timeout=self.timeout_s) as response:
+                return _answer(response)
+        except urllib.error.HTTPError as error:
+            with error:
+                raise _refusal(_answer(error), self.address) from error
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", None) or error or type(error).__name__
+            raise CommandError(
+                f"the control plane at {self.address} is not reachable: {reason}; "
+                "is `kuma-cp run` running there? --address (or KUMACTL_ADDRESS) names another"
+            ) from error
+
+
+def path_of(*parts: str) -> str:
+    """A URL path of these elements, each quoted."""
+    return "".join(f"/{quote(part, safe='')}" for part in parts)
+
+
+def _answer(response: Any) -> Answer:
+    text = response.read().decode(errors="replace")
+    try:
+        body: Any = json.loads(text) if response.headers.get_content_type() == "application/json" else text
+    except ValueError:
+        body = text
+    warnings = [value.split(" ", 2) for value in response.headers.get_all("Warning") or ()]
+    told = tuple(
+        parts[2].strip('"') for parts in warnings if len(parts) > len(("code", "agent")) and parts[0] in _WARNING_CODES
+    )
+    return Answer(response.status, body, told)
+
+
+def _refusal(answer: Answer, address: str) -> CommandError:
+    """Kuma's way to print an error body (R §4.2)."""
+    if not isinstance(answer.body, dict) or not answer.body.get("title"):
+        text = str(answer.body).strip() or http.client.responses.get(answer.status, "")
+        return CommandError(f"{address} answered {answer.status}: {text.removeprefix(f'{answer.status}: ')}")
+    lines = [f"{answer.body['title']} ({answer.body.get('details', '')})"]
+    lines += [f"* {cause.get('field')}: {cause.get('message')}" for cause in answer.body.get("causes") or ()]
+    kind = NotFoundError if answer.status == http.client.NOT_FOUND else CommandError
+    return kind("\n".join(lines))
