@@ -1,0 +1,62 @@
+"""Keeps one client from costing too much: the pace of its requests, and writes that it does not read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+BURST_S: Final = 1.0
+"""How much unused pace may be saved up: a client that connects asks for several types at once."""
+
+
+class Pace:
+    """Slows requests above a rate (XP-152): `delay_s` says how long to wait before reading on. Rate 0 is no limit."""
+
+    __slots__ = ("_earliest_s", "_gap_s")
+
+    def __init__(self, per_s: float) -> None:
+        self._gap_s = 1.0 / per_s if per_s else 0.0
+        self._earliest_s = 0.0
+
+    def delay_s(self, now_s: float) -> float:
+        """Count a request at `now_s`; seconds to wait before the next one is read, 0.0 within the rate."""
+        self._earliest_s = max(self._earliest_s, now_s - BURST_S) + self._gap_s
+        return max(0.0, self._earliest_s - now_s)
+
+
+class WriteWatch:
+    """Ends streams whose write waits too long. One timer for the whole server, and only while something is written."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._writing: dict[Callable[[], None], float] = {}  # oldest first: the limit is the same for all
+        self._timer: asyncio.TimerHandle | None = None
+
+    def began(self, stuck: Callable[[], None]) -> None:
+        """A write began; `stuck` is called if it has not ended after the limit."""
+        loop = asyncio.get_running_loop()
+        now_s = loop.time()
+        self._writing[stuck] = now_s
+        if self._timer is None and self._limit_s:
+            self._timer = loop.call_at(now_s + self._limit_s, self._look)
+
+    def ended(self, stuck: Callable[[], None]) -> None:
+        """The write ended."""
+        self._writing.pop(stuck, None)
+
+    def close(self) -> None:
+        """Watch no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = None
+        limit_s = loop.time() - self._limit_s + 0.001
+        for stuck in [stuck for stuck, since_s in self._writing.items() if since_s <= limit_s]:
+            del self._writing[stuck]
+            stuck()
+        if self._writing:
+            self._timer = loop.call_at(next(iter(self._writing.values())) + self._limit_s, self._look)
