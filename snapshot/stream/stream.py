@@ -293,7 +293,7 @@ class Stream:
         return self._waits_for_endpoints(now_s)
 
     def _waits_for_endpoints(self, now_s: float) -> bool:
-        """A new cluster takes traffic once it has endpoints, which the client asks for after the cluster came (XP-94)."""
+        """A new cluster takes traffic once it has endpoints, which the client asks for after it (XP-94)."""
         endpoints = self._watches.get(ENDPOINT)
         if endpoints is not None and self._awaited_endpoints:
             missing = self._awaited_endpoints.items()

@@ -97,6 +97,11 @@ class Watch:
         return bool(self.dirty or self.forced or self.everything or self.greeting)
 
     @property
+    def subscribed(self) -> bool:
+        """Something is subscribed."""
+        return self.subscription is not None and (self.subscription.everything or bool(self.subscription.names))
+
+    @property
     def urgent(self) -> bool:
         """Something is to be sent without waiting for an answer (XP-123)."""
         return bool(self.forced or self.greeting)
@@ -104,7 +109,8 @@ class Watch:
     @property
     def refused(self) -> bool:
         """The newest response was refused: the client still uses what it had before."""
-        return self.nack is not None and self.last is not None and self.nack.nonce == self.last.nonce
+        nack, last = self.nack, self.last
+        return self.subscribed and nack is not None and last is not None and nack.nonce == last.nonce
 
     def unanswered(self) -> Sent | None:
         """The newest response without an answer, or None."""

@@ -1,4 +1,4 @@
-"""Conversations with one stream as text: commands in, what the stream said out. The language is in scripts/README.md."""
+"""Conversations with one stream as text: commands in, what the stream said out (tests/snapshot/stream/README.md)."""
 
 from __future__ import annotations
 
