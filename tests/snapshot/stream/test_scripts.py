@@ -17,10 +17,10 @@ def rules_of(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "path", [pytest.param(path, id=path.stem, marks=pytest.mark.rule(*rules_of(path))) for path in SCRIPTS]
+    ("path", "text"),
+    [pytest.param(path, path.read_text(), id=path.stem, marks=pytest.mark.rule(*rules_of(path))) for path in SCRIPTS],
 )
-def test_conversation(path):
-    text = path.read_text()
+def test_conversation(path, text):
     said = run_script(text)
     if os.environ.get("KOGUMA_REGENERATE"):
         path.write_text(said)
