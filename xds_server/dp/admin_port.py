@@ -43,6 +43,11 @@ class Claims:
         self._held[port] = mark
         return True
 
+    def keep_only(self, port: int) -> None:
+        """Give up every claim but this one."""
+        for claimed in [one for one in self._held if one != port]:
+            self._held.pop(claimed).close()
+
     def any_free(self) -> int:
         """A claimed port chosen by the kernel. Raises StartError if there is none."""
         for _ in range(_TRIES):

@@ -79,6 +79,7 @@ def start(options: Options, environ: Mapping[str, str]) -> NoReturn:
         body["adminPort"] = claimed.any_free()
         text = ask()
         bootstrap = launch.bootstrap_document(text)
+    claimed.keep_only(launch.admin_port(bootstrap))
     if launch.expects_helpers(bootstrap):
         _say(
             "this control plane counts on Kuma's helper processes: access logs to TCP and merged metrics will not work"

@@ -1,0 +1,258 @@
+"""`kuma-dp run` from the command line to Envoy's: real process, real TLS, real exec."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from xds_server.dp.envoy_binary import find
+
+
+def _port_nobody_has() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_it_becomes_envoy_with_the_bootstrap_in_memory(kuma_dp, dp_server) -> None:
+    done = kuma_dp.run()
+    assert done.returncode == 0, done.stderr
+    argv = kuma_dp.recorded("argv").splitlines()
+    assert argv[0] == "--config-path"
+    assert argv[1].startswith("/dev/fd/")
+    assert argv[2:] == ["--drain-time-s", "30", "--disable-hot-restart", "--log-level", "info", "--cpuset-threads"]
+    assert json.loads(kuma_dp.recorded("config"))["node"] == {"id": "default.backend-1"}
+    assert int(kuma_dp.recorded("pid")) == kuma_dp.pid
+    assert dp_server.pem.read_text() not in kuma_dp.recorded("config")
+
+
+def test_the_request_is_kumas_with_our_keys_at_its_end(kuma_dp, dp_server) -> None:
+    kuma_dp.run("--xds-protocol=sotw")
+    (request,) = dp_server.requests
+    resource = json.loads(request.pop("dataplaneResource"))
+    assert resource["name"] == "backend-1"
+    assert resource["creationTime"] == "0001-01-01T00:00:00Z"
+    assert resource["networking"]["inbound"][0]["tags"] == {"kuma.io/service": "backend"}
+    run_id = request.pop("runId")
+    version = request.pop("version")
+    assert version["kumaDp"]["version"] == "1.5.1"
+    assert version["envoy"] == {"version": "1.40.0", "build": "abc/1.40.0/Clean/RELEASE/BoringSSL"}
+    request.pop("adminPort", None)
+    assert request.pop("cpPin")
+    assert request == {
+        "mesh": "default",
+        "name": "backend-1",
+        "proxyType": "dataplane",
+        "dataplaneToken": kuma_dp.token.read_text(),
+        "caCert": "",
+        "dynamicMetadata": {"koguma.helpers": "none", "koguma.runId": run_id},
+        "bootstrapVersion": "3",
+        "dnsPort": 15054,
+        "emptyDnsPort": 15055,
+        "xdsProtocol": "sotw",
+    }
+
+
+@pytest.mark.parametrize(
+    ("flags", "environment", "expected"),
+    [
+        (["--concurrency=3"], {}, ["--concurrency", "3"]),
+        (["--concurrency=3"], {"KUMA_DATAPLANE_RUNTIME_CONCURRENCY": "5"}, ["--concurrency", "5"]),
+        ([], {"KUMA_DATAPLANE_DRAIN_TIME": "1m30s"}, ["--drain-time-s", "90"]),
+        (["--log-level=debug"], {}, ["--log-level", "debug"]),
+    ],
+    ids=["flag", "environment-over-flag", "drain-time", "log-level"],
+)
+def test_what_reaches_envoys_command_line(kuma_dp, flags, environment, expected) -> None:
+    done = kuma_dp.run(*flags, **environment)
+    argv = kuma_dp.recorded("argv").splitlines()
+    assert done.returncode == 0
+    assert argv[argv.index(expected[0]) + 1] == expected[1]
+
+
+def test_a_config_dir_gets_the_bootstrap_unchanged_for_the_owner_only(kuma_dp, dp_server, tmp_path) -> None:
+    kuma_dp.run(f"--config-dir={tmp_path / 'conf'}")
+    written = tmp_path / "conf" / "bootstrap.yaml"
+    assert kuma_dp.recorded("argv").splitlines()[1] == str(written)
+    assert written.read_text() == dp_server.answers[0][1]
+    assert written.stat().st_mode & 0o777 == 0o600
+
+
+def test_an_inline_token_does_not_stay_in_envoys_environment(kuma_dp, dp_server) -> None:
+    token = kuma_dp.token.read_text()
+    done = kuma_dp.run(*kuma_dp.without_token, usual=False, KUMA_DATAPLANE_RUNTIME_TOKEN=token)
+    assert done.returncode == 0, done.stderr
+    assert dp_server.requests[0]["dataplaneToken"] == token
+    assert token not in kuma_dp.recorded("environment")
+
+
+def test_a_stored_dataplane_is_named_by_mesh_and_name(kuma_dp, dp_server) -> None:
+    token = f"--dataplane-token-file={kuma_dp.token}"
+    flags = ["--name=backend-1", "--mesh=default", kuma_dp.usual[0], token, kuma_dp.usual[-1]]
+    assert kuma_dp.run(*flags, usual=False).returncode == 0
+    assert dp_server.requests[0]["name"] == "backend-1"
+    assert dp_server.requests[0]["dataplaneResource"] == ""
+
+
+class TestAnAbsentControlPlane:
+    def test_is_asked_again_until_it_answers(self, kuma_dp, dp_server) -> None:
+        dp_server.answers = [(404, ""), (503, "not yet"), dp_server.answers[0]]
+        done = kuma_dp.run()
+        assert done.returncode == 0
+        assert len(dp_server.requests) == 3
+        assert "does not know this Dataplane yet" in done.stderr
+        assert "answered 503 not yet; trying again in" in done.stderr
+
+    def test_is_given_up_after_the_time_allowed(self, kuma_dp) -> None:
+        flags = [f"--cp-address=https://127.0.0.1:{_port_nobody_has()}", *kuma_dp.usual[1:]]
+        done = kuma_dp.run(*flags, usual=False, KUMA_CONTROL_PLANE_RETRY_MAX_DURATION="300ms")
+        assert done.returncode == 1
+        last = done.stderr.splitlines()[-1]
+        assert last.startswith("Error: https://127.0.0.1:")
+        assert last.endswith("Connection refused; gave up after 0.3 s")
+
+    def test_is_not_waited_for_after_ctrl_c(self, kuma_dp, dp_server) -> None:
+        dp_server.answers = [(503, "")]
+        with kuma_dp.popen(KUMA_CONTROL_PLANE_RETRY_MAX_DURATION="1h") as process:
+            line = process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            _, rest = process.communicate(timeout=10)
+        assert "trying again" in line
+        assert process.returncode == 130
+        assert rest.splitlines()[-1] == "kuma-dp: interrupted"
+        assert "Traceback" not in rest
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "said"),
+    [
+        (422, 'mesh: mesh "x" does not exist', 'Invalid request: mesh: mesh "x" does not exist'),
+        (401, "token is revoked", "Invalid request: token is revoked"),
+        (400, "", "Invalid request: Bad Request"),
+        (404, "404: Page Not Found", "this is the control plane's REST port"),
+    ],
+)
+def test_a_refusal_ends_at_once_with_what_the_control_plane_said(kuma_dp, dp_server, status, body, said) -> None:
+    dp_server.answers = [(status, body)]
+    done = kuma_dp.run()
+    assert done.returncode == 1
+    assert len(dp_server.requests) == 1
+    assert said in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("Error: ")
+
+
+def test_a_port_without_tls_is_named_as_such(kuma_dp) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        process = kuma_dp.popen(
+            f"--cp-address=https://127.0.0.1:{listener.getsockname()[1]}", *kuma_dp.usual[1:], usual=False
+        )
+        with process:
+            peer, _ = listener.accept()
+            with peer:
+                peer.recv(1000)
+                peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                _, err = process.communicate(timeout=10)
+    assert process.returncode == 1
+    assert "does not speak TLS; this is the control plane's REST port" in err
+
+
+class TestTheAdminPort:
+    def test_moves_when_the_default_of_the_control_plane_is_taken(self, kuma_dp, dp_server) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            dp_server.answers = [
+                (200, f"admin: {{address: {{socketAddress: {{portValue: {taken.getsockname()[1]}}}}}}}")
+            ]
+            assert kuma_dp.run().returncode == 0
+        assert dp_server.requests[-1]["adminPort"] not in {0, taken}
+        assert all("adminPort" in request for request in dp_server.requests[1:])
+
+    def test_is_the_dataplanes_where_it_names_one(self, kuma_dp, dp_server) -> None:
+        kuma_dp.dataplane.write_text(kuma_dp.dataplane.read_text() + "  admin: {port: 12345}\n")
+        assert kuma_dp.run().returncode == 0
+        assert "adminPort" not in dp_server.requests[0]
+
+    def test_of_a_flag_is_asked_for(self, kuma_dp, dp_server) -> None:
+        free = _port_nobody_has()
+        done = kuma_dp.run(f"--admin-port={free}")
+        assert dp_server.requests[0]["adminPort"] == free
+        assert "--admin-port is deprecated" in done.stderr
+
+
+def test_two_proxies_of_one_host_start_together(kuma_dp, dp_server) -> None:
+    """Both see the default port free; a claim that lasts over exec keeps them apart."""
+    kuma_dp.envoy.write_text(kuma_dp.envoy.read_text() + "exec sleep 60\n")
+    processes = [kuma_dp.popen() for _ in range(2)]
+    try:
+        deadline = time.monotonic() + 20
+        while len(dp_server.requests) < 2 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        ports = [request.get("adminPort", 9901) for request in dp_server.requests[:2]]
+        assert len(set(ports)) == 2
+    finally:
+        for process in processes:
+            process.kill()
+            with process:
+                pass
+
+
+def test_a_real_envoy_reads_the_bootstrap_from_memory(kuma_dp, dp_server) -> None:
+    port = _port_nobody_has()
+    dp_server.answers = [(200, dp_server.answers[0][1].replace("19901", str(port)))]
+    with kuma_dp.popen(*kuma_dp.usual[:-1], f"--binary-path={find('')}", "--concurrency=1", usual=False) as process:
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if "starting main dispatch loop" in line:
+                break
+        process.terminate()
+        process.communicate(timeout=20)
+    assert any("starting main dispatch loop" in line for line in lines), "".join(lines)
+    assert process.returncode == 0
+
+
+def test_without_helpers_it_says_what_kumas_control_plane_counts_on(kuma_dp, dp_server) -> None:
+    dp_server.answers = [(200, "staticResources: {clusters: [{name: access_log_sink}]}")]
+    assert "helper processes: access logs to TCP and merged metrics will not work" in kuma_dp.run().stderr
+
+
+def test_settings_without_effect_are_named(kuma_dp) -> None:
+    done = kuma_dp.run("--dns-coredns-path=/bin/coredns", "--bootstrap-version=2", KUMA_DNS_PROMETHEUS_PORT="1")
+    assert done.returncode == 0
+    for flag in ("--dns-coredns-path", "--bootstrap-version", "--dns-prometheus-port"):
+        assert f"{flag} has no effect: " in done.stderr
+
+
+@pytest.mark.parametrize("command", ["run --help", "version"])
+def test_starting_up_loads_no_grpc_no_envoy_no_store(command: str) -> None:
+    program = f"""
+import sys
+from xds_server.dp.main import main
+try:
+    main({command.split()!r})
+except SystemExit:
+    pass
+heavy = ("grpc", "envoy", "google", "sqlalchemy", "httpx", "typer", "rich", "cryptography", "snapshot", "asyncio")
+print([name for name in heavy if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_no_envoy_is_an_error_with_the_ways_to_get_one(kuma_dp, tmp_path: Path) -> None:
+    done = kuma_dp.run(*kuma_dp.usual[:-1], f"--binary-path={tmp_path / 'nothing'}", usual=False)
+    assert done.returncode == 1
+    assert "koguma[envoy]" in done.stderr
+
+
+def test_a_binary_that_is_no_envoy_is_refused(kuma_dp) -> None:
+    kuma_dp.envoy.write_text("#!/bin/sh\necho hello\n")
+    done = kuma_dp.run()
+    assert done.returncode == 1
+    assert "it is no Envoy" in done.stderr
