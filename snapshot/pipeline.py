@@ -5,7 +5,7 @@ Never here: endpoints of services (they belong to the mesh, L2), or what changed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from typing import Any, Final, NamedTuple
@@ -14,6 +14,7 @@ from snapshot.cache.memo import Memo
 from snapshot.cache.resource import XdsResource
 from snapshot.cache.snapshot import Snapshot
 from snapshot.cache.type_url import CLUSTER, ENDPOINT, LISTENER
+from snapshot.envoy.clusters import eds_cluster
 from snapshot.envoy.endpoints import cluster_load_assignment, lb_endpoint, locality_endpoints
 from snapshot.generators.admin import ADMIN_ADDRESS, admin_part
 from snapshot.generators.draft import HTTP_PROTOCOLS, PartDraft, join_host_port
@@ -23,10 +24,12 @@ from snapshot.generators.part import Part, PartIssue, Socket, check_socket
 from snapshot.generators.probes import probes_part
 from snapshot.model.dataplane import Inbound, Probes
 from snapshot.model.meta import Duration, ResourceKey
+from snapshot.model.policies import TimeoutConf
 from snapshot.model.tags import SERVICE, ZONE
+from snapshot.model.traffic_route import LoadBalancer
+from snapshot.policies import timeout
 from snapshot.policies.circuit_breaker import apply_circuit_breaker
 from snapshot.policies.retry import apply_retry
-from snapshot.policies.timeout import apply_timeout
 from snapshot.policies.traffic_route import apply_load_balancer
 from snapshot.topology.mesh_context import common_protocol
 from snapshot.topology.proxy import (
@@ -160,7 +163,7 @@ def _parts(proxy: Proxy, facts: Facts, settings: Settings, memo: Memo) -> Iterat
     for index, routed in enumerate(proxy.outbounds):
         protocol = _protocol(routed, facts)
         theirs = tuple([policies.get(service, _NO_POLICIES) for service in routed.services])
-        own = policies.get(routed.outbound.destination.service, _NO_POLICIES)
+        own = policies.get(routed.service, _NO_POLICIES)
         header = proxy.tags_header if protocol in HTTP_PROTOCOLS else ""
         yield _Placed(memo.recall(_outbound, routed, protocol, theirs, own, header, kafka), _OUTBOUND, index)
     if (probes := proxy.dataplane.probes) is not None:
@@ -213,19 +216,41 @@ def _outbound(
 ) -> Part:
     """One outbound. `theirs` are the policies of its destinations, `own` those of the service that it names."""
     draft = outbound_part(routed, protocol, header, kafka=kafka)
-    timeout = apply_timeout(draft.listener, [made for made, _ in draft.clusters], protocol, routed.timeout)
-    retry = apply_retry(draft.listener, protocol, own.retry)
-    issues = [*_about("Timeout", routed.origins, timeout), *_about("Retry", own.origins, retry)]
-    origins = [(*routed.origins, *_of_type("Retry", own.origins))]
+    issues: list[PartIssue] = []
+    if draft.listener is not None:
+        issues += _about("Timeout", routed.origins, timeout.apply_to_listener(draft.listener, protocol, routed.timeout))
+        issues += _about("Retry", own.origins, apply_retry(draft.listener, protocol, own.retry))
     by_service = dict(zip(routed.services, theirs, strict=True))
     balancer = routed.route.load_balancer if routed.route else None
-    for made, selector in draft.clusters:
-        policies = by_service[selector.service] if selector else _NO_POLICIES
-        breaker = apply_circuit_breaker(made, policies.circuit_breaker)
-        issues += _about("TrafficRoute", routed.origins, apply_load_balancer(made, balancer))
-        issues += _about("CircuitBreaker", policies.origins, breaker)
-        origins.append((*routed.origins, *_of_type("CircuitBreaker", policies.origins)))
-    return _finished(memo, draft, origins, tuple(dict.fromkeys(issues)))
+    destination = (protocol, balancer, routed.timeout, routed.origins)
+    clusters = tuple(
+        memo.recall(_service_cluster, name, selector, *destination, by_service[selector.service])
+        for name, selector in draft.services.items()
+    )
+    return _finished(memo, draft, (*routed.origins, *_of_type("Retry", own.origins)), issues, clusters)
+
+
+def _service_cluster(
+    memo: Memo,
+    name: str,
+    selector: EndpointSelector,
+    protocol: Protocol,
+    balancer: LoadBalancer | None,
+    timeouts: TimeoutConf | None,
+    origins: tuple[ResourceKey, ...],
+    policies: ServicePolicies,
+) -> Part:
+    """The cluster of one destination; the same for every outbound, of any proxy, that leads there in the same way."""
+    draft = eds_cluster(name)
+    draft.use_http2()
+    issues = [
+        *_about("TrafficRoute", origins, apply_load_balancer(draft, balancer)),
+        *_about("Timeout", origins, timeout.apply_to_cluster(draft, protocol, timeouts)),
+        *_about("CircuitBreaker", policies.origins, apply_circuit_breaker(draft, policies.circuit_breaker)),
+    ]
+    resource = memo.share(XdsResource.of(CLUSTER, name, draft.finish(), eds_service_name=name))
+    keys = (*origins, *_of_type("CircuitBreaker", policies.origins))
+    return Part((resource,), (keys,), {name: selector}, issues=tuple(issues))
 
 
 @_or_issue
@@ -249,24 +274,28 @@ def _about(type_name: str, keys: Iterable[ResourceKey], reasons: Iterable[str]) 
 def _finished(
     memo: Memo,
     draft: PartDraft,
-    origins: Sequence[tuple[ResourceKey, ...]] = (),
-    issues: tuple[PartIssue, ...] = (),
+    origins: tuple[ResourceKey, ...] = (),
+    issues: Iterable[PartIssue] = (),
+    services: tuple[Part, ...] = (),
 ) -> Part:
-    """Serialise a draft. `origins` are those of its listener and of each cluster, in order; none without policies."""
+    """Serialise a draft, whose policies are `origins`, and put the clusters of `services` beside it."""
     resources = []
-    endpoints = {}
     socket = None
     if draft.listener is not None:
         message = draft.listener.finish()
         resources.append(memo.share(XdsResource.of(LISTENER, message.name, message)))
         socket = check_socket("address", draft.address, "port", draft.port)
-    for made, selector in draft.clusters:
-        message = made.finish()
-        if selector is not None:
-            endpoints[message.name] = selector
-        eds_name = message.name if selector is not None else ""
-        resources.append(memo.share(XdsResource.of(CLUSTER, message.name, message, eds_service_name=eds_name)))
-    return Part(tuple(resources), tuple(origins) or ((),) * len(resources), endpoints, socket, issues)
+    for cluster in draft.clusters:
+        message = cluster.finish()
+        resources.append(memo.share(XdsResource.of(CLUSTER, message.name, message)))
+    return Part(
+        resources=(*resources, *(resource for part in services for resource in part.resources)),
+        origins=(*[origins] * len(resources), *(keys for part in services for keys in part.origins)),
+        endpoints={name: selector for part in services for name, selector in part.endpoints.items()},
+        socket=socket,
+        issues=tuple(dict.fromkeys([*issues, *(issue for part in services for issue in part.issues)])),
+        inner=services,
+    )
 
 
 def build_endpoints(name: str, endpoints: Iterable[Endpoint]) -> XdsResource:

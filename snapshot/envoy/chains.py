@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from envoy.extensions.filters.http.grpc_stats.v3.config_pb2 import FilterConfig as GrpcStats
@@ -33,11 +34,19 @@ def tcp_chain(stat_prefix: str, clusters: Sequence[tuple[str, int]], *before: An
 
 def http_chain(stat_prefix: str, route_config: Any, *, grpc: bool = False) -> ChainDraft:
     """Proxies HTTP of any version by `route_config`; `grpc` counts calls by method."""
-    filters = [HttpFilter(name=ROUTER, typed_config=packed(Router()))]
-    if grpc:
-        stats = GrpcStats(emit_filter_state=True, stats_for_all_methods=BoolValue(value=True))
-        filters.insert(0, HttpFilter(name=GRPC_STATS, typed_config=packed(stats)))
-    return ChainDraft(HttpConnectionManager(stat_prefix=stat_prefix, route_config=route_config, http_filters=filters))
+    return ChainDraft(
+        HttpConnectionManager(stat_prefix=stat_prefix, route_config=route_config, http_filters=_http_filters(grpc=grpc))
+    )
+
+
+@cache
+def _http_filters(*, grpc: bool) -> tuple[Any, ...]:
+    """The filters of every manager; messages copy them."""
+    router = HttpFilter(name=ROUTER, typed_config=packed(Router()))
+    if not grpc:
+        return (router,)
+    stats = GrpcStats(emit_filter_state=True, stats_for_all_methods=BoolValue(value=True))
+    return HttpFilter(name=GRPC_STATS, typed_config=packed(stats)), router
 
 
 def forward_client_certificate(chain: ChainDraft) -> None:

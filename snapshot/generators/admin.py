@@ -12,7 +12,7 @@ from snapshot.envoy.listeners import INBOUND, ChainDraft, listener
 from snapshot.envoy.names import stat_name
 from snapshot.envoy.routes import prefix, route, route_configuration
 from snapshot.envoy.tls import server_tls
-from snapshot.generators.draft import DraftedCluster, PartDraft
+from snapshot.generators.draft import PartDraft
 
 ADMIN: Final = "kuma:envoy:admin"
 ADMIN_ADDRESS: Final = "127.0.0.1"
@@ -44,7 +44,7 @@ def admin_part(address: str, port: int, kuma_dp_version: str, cert_pem: bytes, k
     The PEM pair is what it presents to the control plane; without one, that chain is left out. On 127.0.0.1 the
     interface itself already has that address, so there is no listener.
     """
-    made = PartDraft(address, port, clusters=[DraftedCluster(static_cluster(ADMIN, ADMIN_ADDRESS, port))])
+    made = PartDraft(address, port, clusters=[static_cluster(ADMIN, ADMIN_ADDRESS, port)])
     if address == ADMIN_ADDRESS:
         return made
     made.listener = listener(ADMIN, address, port, INBOUND, _paths(_OPEN_PATHS))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
 from snapshot.envoy.clusters import ClusterDraft
 from snapshot.envoy.listeners import ListenerDraft
@@ -19,21 +19,18 @@ TAGS_HEADER: Final = "x-kuma-tags"
 """Tells the receiving proxy, and no application, which tags the caller has (X §2)."""
 
 
-class DraftedCluster(NamedTuple):
-    """A cluster and, where its endpoints are those of a service, which ones."""
-
-    draft: ClusterDraft
-    selector: EndpointSelector | None = None
-
-
 @dataclass(slots=True)
 class PartDraft:
-    """What one generator made. `address` and `port` are what the listener binds."""
+    """What one generator made. `address` and `port` are what the listener binds; without listener there are clusters.
 
-    address: str = ""
-    port: int = 0
+    `clusters` are the complete ones; `services` names those that lead to services of the mesh, with their endpoints.
+    """
+
+    address: str
+    port: int
     listener: ListenerDraft | None = None
-    clusters: list[DraftedCluster] = field(default_factory=list)
+    clusters: list[ClusterDraft] = field(default_factory=list)
+    services: dict[str, EndpointSelector] = field(default_factory=dict)
 
 
 def join_host_port(ip: str, port: int) -> str:

@@ -16,7 +16,6 @@ from snapshot.generators.draft import (
     HTTP2_PROTOCOLS,
     HTTP_PROTOCOLS,
     TAGS_HEADER,
-    DraftedCluster,
     PartDraft,
     join_host_port,
 )
@@ -73,7 +72,7 @@ def inbound_part(
         if protocol is Protocol.KAFKA and kafka:
             chain.before.append(kafka_broker(stats))
     name = f"inbound:{join_host_port(ip, inbound.port)}"
-    return PartDraft(ip, inbound.port, listener(name, ip, inbound.port, INBOUND, chain), [DraftedCluster(cluster)])
+    return PartDraft(ip, inbound.port, listener(name, ip, inbound.port, INBOUND, chain), [cluster])
 
 
 def _http(service: str, stats: str, cluster_name: str, longest_request: Duration | None, *, grpc: bool) -> ChainDraft:

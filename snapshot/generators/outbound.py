@@ -7,12 +7,11 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from snapshot.envoy.chains import http_chain, tcp_chain
-from snapshot.envoy.clusters import eds_cluster
 from snapshot.envoy.kafka import kafka_broker
 from snapshot.envoy.listeners import OUTBOUND, ChainDraft, listener
 from snapshot.envoy.names import stat_name
 from snapshot.envoy.routes import header_to_add, route_configuration
-from snapshot.generators.draft import HTTP_PROTOCOLS, TAGS_HEADER, DraftedCluster, PartDraft, join_host_port
+from snapshot.generators.draft import HTTP_PROTOCOLS, TAGS_HEADER, PartDraft, join_host_port
 from snapshot.generators.routes import default_route, rule_route
 from snapshot.model.tags import SERVICE, Tags
 from snapshot.model.traffic_route import HttpRule, TrafficRouteConf
@@ -54,32 +53,29 @@ def weighted_clusters(conf: TrafficRouteConf | HttpRule) -> list[tuple[str, int]
 
 
 def outbound_part(routed: RoutedOutbound, protocol: Protocol, tags_header: str, *, kafka: bool) -> PartDraft:
-    """Listener and clusters of one outbound whose destinations speak `protocol`.
+    """Listener of one outbound whose destinations speak `protocol`, and the services that it leads to.
 
     `tags_header` is read only where HTTP is proxied. Without a TrafficRoute the listener closes every connection.
     HTTP rules do not exist for TCP: Kuma 1.5 spreads TCP connections over the clusters of all rules, here they go where
     `conf.split` or `conf.destination` says.
     """
-    outbound, route = routed.outbound, routed.route
-    name = f"outbound:{join_host_port(outbound.bind_address, outbound.port)}"
-    made = PartDraft(outbound.bind_address, outbound.port)
-    made.listener = listener(name, outbound.bind_address, outbound.port, OUTBOUND)
+    ip, port, route = routed.outbound.bind_address, routed.outbound.port, routed.route
+    made = PartDraft(ip, port, listener(f"outbound:{join_host_port(ip, port)}", ip, port, OUTBOUND))
     if route is None:
         return made
-    service = outbound.destination.service
-    if not service:
+    if not routed.service:
         raise ValueError(f'tags: must have the tag "{SERVICE}"')
     if protocol in HTTP_PROTOCOLS:
         rules: tuple[TrafficRouteConf | HttpRule, ...] = (*route.http, route)
-        chain = _http(service, route, tags_header, grpc=protocol is Protocol.GRPC)
+        chain = _http(routed.service, route, tags_header, grpc=protocol is Protocol.GRPC)
     elif clusters := weighted_clusters(route):
         rules = (route,)
-        stats = stat_name(service)
+        stats = stat_name(routed.service)
         chain = tcp_chain(stats, clusters, *([kafka_broker(stats)] if protocol is Protocol.KAFKA and kafka else ()))
     else:
         return made
-    made.listener.chains.append(chain)
-    made.clusters.extend(_clusters(rules))
+    made.listener = listener(f"outbound:{join_host_port(ip, port)}", ip, port, OUTBOUND, chain)
+    made.services = _services(rules)
     return made
 
 
@@ -92,11 +88,7 @@ def _http(service: str, route: TrafficRouteConf, tags_header: str, *, grpc: bool
     return http_chain(stat_name(service), config, grpc=grpc)
 
 
-def _clusters(rules: Iterable[TrafficRouteConf | HttpRule]) -> list[DraftedCluster]:
-    wanted = {cluster_name(s.destination): s.destination for rule in rules for s in destinations(rule)}
-    made = []
-    for name, tags in sorted(wanted.items()):
-        draft = eds_cluster(name)
-        draft.use_http2()
-        made.append(DraftedCluster(draft, EndpointSelector(tags.service, tags.without(SERVICE))))
-    return made
+def _services(rules: Iterable[TrafficRouteConf | HttpRule]) -> dict[str, EndpointSelector]:
+    """The clusters of all rules, sorted by name, with the endpoints that each reads."""
+    wanted = {cluster_name(split.destination): split.destination for rule in rules for split in destinations(rule)}
+    return {name: EndpointSelector(tags.service, tags.without(SERVICE)) for name, tags in sorted(wanted.items())}

@@ -30,7 +30,8 @@ class Part:
     """One listener with its clusters; every proxy whose inputs are equal has the identical object.
 
     `origins[i]` are the policies that made `resources[i]`. `socket` is what the listener binds, None without one.
-    `endpoints` says what the ClusterLoadAssignments hold that the clusters name.
+    `endpoints` says what the ClusterLoadAssignments hold that the clusters name. `inner` are the shared parts that this
+    one was put together from; holding them keeps them remembered.
     """
 
     resources: tuple[XdsResource, ...] = ()
@@ -38,6 +39,7 @@ class Part:
     endpoints: Mapping[str, EndpointSelector] = field(default_factory=dict)
     socket: Socket | None = None
     issues: tuple[PartIssue, ...] = ()
+    inner: tuple[Part, ...] = ()
 
 
 @lru_cache(maxsize=65536)

@@ -26,12 +26,12 @@ _GRPC_ON: Final = (
 )
 
 
-def apply_retry(listener: ListenerDraft | None, protocol: Protocol, conf: RetryConf | None) -> list[str]:
+def apply_retry(listener: ListenerDraft, protocol: Protocol, conf: RetryConf | None) -> list[str]:
     """Set the retries of an outbound's listener: connects of TCP, requests of HTTP, calls of gRPC.
 
     Kuma 1.5 leaves http2 without retries. Its documentation promises `conf.http` for HTTP, so here it counts for both.
     """
-    if conf is None or listener is None:
+    if conf is None:
         return []
     reader = Reader()
     for chain in listener.chains:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Final
 
 from snapshot.envoy.clusters import ClusterDraft
@@ -18,26 +17,13 @@ _NONE: Final = Duration(0)
 _NO_TIMEOUT: Final = TimeoutConf()
 
 
-def apply_timeout(
-    listener: ListenerDraft | None, clusters: Iterable[ClusterDraft], protocol: Protocol, conf: TimeoutConf | None
-) -> list[str]:
-    """Set the timeouts of an outbound's listener and clusters; `conf` None where no policy matched.
+def apply_to_cluster(draft: ClusterDraft, protocol: Protocol, conf: TimeoutConf | None) -> list[str]:
+    """Set the timeouts of a cluster of an outbound that proxies `protocol`; `conf` None where no policy matched.
 
-    `http.requestTimeout` bounds requests of gRPC too, as in Kuma 1.5.
+    Clusters of HTTP always state their idle timeout, 0s for none.
     """
     reader = Reader()
-    for cluster in clusters:
-        _cluster(cluster, protocol, conf or _NO_TIMEOUT, reader)
-    if conf is not None and listener is not None:
-        for chain in listener.chains:
-            if chain.tcp is not None:
-                _tcp(chain.tcp, conf.tcp or TcpTimeout(), reader)
-            else:
-                _http(chain.http, protocol, conf, reader)
-    return list(dict.fromkeys(reader.reasons))
-
-
-def _cluster(draft: ClusterDraft, protocol: Protocol, conf: TimeoutConf, reader: Reader) -> None:
+    conf = conf or _NO_TIMEOUT
     connect = reader.positive("conf.connectTimeout", conf.connect_timeout, "10s is used")
     if connect is not None:
         draft.cluster.connect_timeout.CopyFrom(duration(connect))
@@ -50,6 +36,23 @@ def _cluster(draft: ClusterDraft, protocol: Protocol, conf: TimeoutConf, reader:
         longest = reader.not_negative("conf.grpc.maxStreamDuration", grpc.max_stream_duration, "there is none")
         if longest:
             draft.use_http2().common_http_protocol_options.max_stream_duration.CopyFrom(duration(longest))
+    return reader.reasons
+
+
+def apply_to_listener(listener: ListenerDraft, protocol: Protocol, conf: TimeoutConf | None) -> list[str]:
+    """Set the timeouts of the listener of an outbound; nothing where no policy matched.
+
+    `http.requestTimeout` bounds requests of gRPC too, as in Kuma 1.5.
+    """
+    if conf is None:
+        return []
+    reader = Reader()
+    for chain in listener.chains:
+        if chain.tcp is not None:
+            _tcp(chain.tcp, conf.tcp or TcpTimeout(), reader)
+        else:
+            _http(chain.http, protocol, conf, reader)
+    return reader.reasons
 
 
 def _tcp(proxy: Any, conf: TcpTimeout, reader: Reader) -> None:

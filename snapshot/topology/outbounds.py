@@ -6,7 +6,7 @@ Never here: Envoy's messages, endpoints.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -15,7 +15,7 @@ from snapshot.model.meta import NANOSECONDS, Duration, ProxyKey, Resource, Resou
 from snapshot.model.selector import ConnectionPolicy
 from snapshot.model.tags import ANY, SERVICE, Tags
 from snapshot.model.traffic_route import HttpRule, Split, TrafficRouteConf
-from snapshot.topology.matching import Matcher, PolicyIndex, TagSets, by_name, concerns
+from snapshot.topology.matching import PolicyIndex, TagSets, by_name, concerns
 from snapshot.topology.proxy import NodeInfo, Proxy, RoutedOutbound, ServicePolicies
 
 OUTBOUND_POLICIES: Final = ("TrafficRoute", "Timeout", "CircuitBreaker", "Retry")
@@ -24,7 +24,7 @@ OUTBOUND_POLICIES: Final = ("TrafficRoute", "Timeout", "CircuitBreaker", "Retry"
 ENVOY_REQUEST_TIMEOUT: Final = Duration(15 * NANOSECONDS)
 """What Envoy allows a request on a route that says nothing."""
 
-KEPT: Final = 65536
+KEPT: Final = 16384
 """Bound on remembered results of one set of policies."""
 
 _UNIT_WEIGHT: Final = 1
@@ -73,23 +73,45 @@ def tags_header(dataplane: Dataplane) -> str:
     return "".join(f"&{key}={','.join(sorted(values))}&" for key, values in sorted(merged.items()))
 
 
+class Routed(NamedTuple):
+    """What all proxies with equal tag sets and equal outbounds share; see `Proxy`."""
+
+    outbounds: tuple[RoutedOutbound, ...]
+    service_policies: tuple[tuple[str, ServicePolicies], ...]
+
+
+class Answers(NamedTuple):
+    """Answers that stay right when other policies change.
+
+    Questions name policies by `id`, so each entry holds its policies; the answer is the last.
+    """
+
+    outbounds: dict[tuple[Outbound, int, int], tuple[Resource | None, Resource | None, RoutedOutbound]]
+    services: dict[tuple[int, int], tuple[Resource | None, Resource | None, ServicePolicies]]
+
+
 class MeshPolicies:
     """The policies of one mesh that decide its proxies, compiled. Immutable, except for what it remembers.
 
     Equal questions get the identical object as answer, which makes the memo of the builders cheap (L5).
     """
 
-    __slots__ = ("_long", "_routed", "_service", "circuit_breakers", "retries", "routes", "timeouts")
+    __slots__ = ("_groups", "_long", "answers", "circuit_breakers", "retries", "routes", "timeouts")
 
     def __init__(
-        self, routes: PolicyIndex, timeouts: PolicyIndex, circuit_breakers: PolicyIndex, retries: PolicyIndex
+        self,
+        routes: PolicyIndex,
+        timeouts: PolicyIndex,
+        circuit_breakers: PolicyIndex,
+        retries: PolicyIndex,
+        answers: Answers | None = None,
     ) -> None:
         self.routes: Final = routes
         self.timeouts: Final = timeouts
         self.circuit_breakers: Final = circuit_breakers
         self.retries: Final = retries
-        self._routed: dict[tuple[Outbound, int, int], RoutedOutbound] = {}
-        self._service: dict[tuple[int, int], ServicePolicies] = {}
+        self.answers: Final = answers or Answers({}, {})
+        self._groups: dict[tuple[TagSets, tuple[Outbound, ...]], Routed] = {}
         self._long: dict[str, Duration | None] = {}
 
     @classmethod
@@ -104,35 +126,59 @@ class MeshPolicies:
             known[at] if known and known[at].policies == policies else PolicyIndex(policies)
             for at, policies in enumerate(wanted)
         ]
-        return previous if previous and indexes == list(known) else cls(*indexes)
+        if previous and indexes == list(known):
+            return previous
+        routes, timeouts, circuit_breakers, retries = indexes
+        return cls(routes, timeouts, circuit_breakers, retries, previous.answers if previous else None)
 
-    def routed(self, outbound: Outbound, route: Resource | None, timeout: Resource | None) -> RoutedOutbound:
-        """`outbound` with the policies that won for it."""
-        question = (outbound, id(route), id(timeout))
-        if (known := self._routed.get(question)) is not None:
-            return known
-        if len(self._routed) >= KEPT:
-            self._routed.clear()
-        conf = resolve_wildcards(route.spec.conf, outbound.destination) if route and route.spec.conf else None
-        made = self._routed[question] = RoutedOutbound(
-            outbound=outbound,
-            route=conf,
-            timeout=timeout.spec.conf if timeout else None,
-            services=destination_services(conf) if conf else (outbound.destination.service,),
-            origins=_keys(route, timeout),
+    def routed(self, tag_sets: TagSets, outbounds: tuple[Outbound, ...]) -> Routed:
+        """The outbounds of a proxy with these tag sets, and the policies of all services they lead to."""
+        question = (tag_sets, outbounds)
+        if (known := self._groups.get(question)) is None:
+            known = _bounded(self._groups)[question] = self._route(tag_sets, outbounds)
+        return known
+
+    def _route(self, tag_sets: TagSets, outbounds: tuple[Outbound, ...]) -> Routed:
+        routes, timeouts = self.routes.matcher(tag_sets), self.timeouts.matcher(tag_sets)
+        breakers, retries = self.circuit_breakers.matcher(tag_sets), self.retries.matcher(tag_sets)
+        named = [(outbound, outbound.destination.service) for outbound in outbounds]
+        routed = tuple(
+            self._routed_outbound(outbound, service, routes.best(service), timeouts.best(service))
+            for outbound, service in named
         )
-        return made
+        services = {service for outbound in routed for service in outbound.services} | {service for _, service in named}
+        policies = (
+            (name, self._service_policies(breakers.best(name), retries.best(name))) for name in sorted(services)
+        )
+        return Routed(routed, tuple(policies))
 
-    def for_service(self, circuit_breaker: Resource | None, retry: Resource | None) -> ServicePolicies:
-        """The policies that won for one service."""
+    def _routed_outbound(
+        self, outbound: Outbound, service: str, route: Resource | None, timeout: Resource | None
+    ) -> RoutedOutbound:
+        question = (outbound, id(route), id(timeout))
+        if question not in self.answers.outbounds:
+            conf = resolve_wildcards(route.spec.conf, outbound.destination) if route and route.spec.conf else None
+            made = RoutedOutbound(
+                outbound=outbound,
+                service=service,
+                route=conf,
+                timeout=timeout.spec.conf if timeout else None,
+                services=destination_services(conf) if conf else (service,),
+                origins=_keys(route, timeout),
+            )
+            _bounded(self.answers.outbounds)[question] = (route, timeout, made)
+        return self.answers.outbounds[question][-1]
+
+    def _service_policies(self, circuit_breaker: Resource | None, retry: Resource | None) -> ServicePolicies:
         question = (id(circuit_breaker), id(retry))
-        if (known := self._service.get(question)) is None:
-            known = self._service[question] = ServicePolicies(
+        if question not in self.answers.services:
+            made = ServicePolicies(
                 circuit_breaker=circuit_breaker.spec.conf if circuit_breaker else None,
                 retry=retry.spec.conf if retry else None,
                 origins=_keys(circuit_breaker, retry),
             )
-        return known
+            _bounded(self.answers.services)[question] = (circuit_breaker, retry, made)
+        return self.answers.services[question][-1]
 
     def long_request(self, service: str) -> Duration | None:
         """The longest request to `service` that a Timeout policy grants, None where Envoy's default is as long.
@@ -147,8 +193,15 @@ class MeshPolicies:
                 if policy.spec.conf and policy.spec.conf.http and leads_to(policy.spec, service)
             )
             longest = max(granted, default=0)
-            self._long[service] = Duration(longest) if longest > ENVOY_REQUEST_TIMEOUT else None
+            _bounded(self._long)[service] = Duration(longest) if longest > ENVOY_REQUEST_TIMEOUT else None
         return self._long[service]
+
+
+def _bounded(remembered: dict[Any, Any]) -> dict[Any, Any]:
+    """Make room: what is forgotten is only slower to find again."""
+    if len(remembered) >= KEPT:
+        remembered.clear()
+    return remembered
 
 
 def leads_to(policy: ConnectionPolicy, service: str) -> bool:
@@ -164,32 +217,16 @@ def _keys(*resources: Resource | None) -> tuple[ResourceKey, ...]:
 def routed_proxy(key: ProxyKey, dataplane: Dataplane, address: str, node: NodeInfo, policies: MeshPolicies) -> Proxy:
     """Everything that decides the configuration of one proxy. `address` is the IP of `networking.address`."""
     tag_sets = dataplane.tag_sets
-    routes, timeouts = policies.routes.matcher(tag_sets), policies.timeouts.matcher(tag_sets)
-    outbounds = []
-    for outbound in dataplane.networking.outbound if dataplane.networking else ():
-        service = outbound.destination.service
-        outbounds.append(policies.routed(outbound, routes.best(service), timeouts.best(service)))
+    routed = policies.routed(tag_sets, dataplane.networking.outbound if dataplane.networking else ())
     return Proxy(
         key=key,
         dataplane=dataplane,
         address=address,
         node=node,
-        outbounds=tuple(outbounds),
-        service_policies=_service_policies(policies, tag_sets, outbounds),
+        outbounds=routed.outbounds,
+        service_policies=routed.service_policies,
         tags_header=tags_header(dataplane),
         long_requests=_long_requests(policies, tag_sets),
-    )
-
-
-def _service_policies(
-    policies: MeshPolicies, tag_sets: TagSets, outbounds: Iterable[RoutedOutbound]
-) -> tuple[tuple[str, ServicePolicies], ...]:
-    breakers: Matcher = policies.circuit_breakers.matcher(tag_sets)
-    retries: Matcher = policies.retries.matcher(tag_sets)
-    services = {service for outbound in outbounds for service in outbound.services}
-    services.update(outbound.outbound.destination.service for outbound in outbounds)
-    return tuple(
-        (service, policies.for_service(breakers.best(service), retries.best(service))) for service in sorted(services)
     )
 
 
@@ -207,8 +244,6 @@ def concerns_proxy(policy: Resource, proxy: Proxy) -> bool:
     if policy.key.type not in OUTBOUND_POLICIES or policy.key.mesh != proxy.key.mesh:
         return False
     tag_sets = proxy.dataplane.tag_sets
-    services = {outbound.outbound.destination.service for outbound in proxy.outbounds}
-    services.update(service for service, _ in proxy.service_policies)
-    if concerns(policy.spec, tag_sets, services):
+    if concerns(policy.spec, tag_sets, (service for service, _ in proxy.service_policies)):
         return True
     return policy.key.type == "Timeout" and any(leads_to(policy.spec, tags.service) for tags in tag_sets)

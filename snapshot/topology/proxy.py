@@ -43,11 +43,13 @@ KNOWN_EXTENSIONS = frozenset({KAFKA_BROKER})
 class RoutedOutbound(Spec, frozen=True, kw_only=True, cache_hash=True):
     """An outbound with the policies that won for it (R §3.2), wildcards of the route already resolved (R §3.6).
 
-    `route` is None where no TrafficRoute matched. `services` are the destination services of the route (of the outbound
-    itself without one), sorted. `origins` are the keys of the policies used, for provenance; the TrafficRoute's first.
+    `service` is what the outbound names. `route` is None where no TrafficRoute matched. `services` are the destination
+    services of the route (of the outbound itself without one), sorted. `origins` are the keys of the policies used, for
+    provenance; the TrafficRoute's first.
     """
 
     outbound: Outbound
+    service: str
     route: TrafficRouteConf | None = None
     timeout: TimeoutConf | None = None
     services: tuple[str, ...] = ()

@@ -58,7 +58,7 @@ class TestSharing:
         before = memo.made
         breaker = policy("CircuitBreaker", "b", to="cache", conf=CircuitBreakerConf())
         after = built(dataplane(REDIS, CACHE), ROUTE, breaker, memo=memo)
-        assert memo.made == before + 1
+        assert memo.made == before + 2, "the cluster, and the outbound around it"
         assert after.parts[:2] == kept.parts[:2]
 
     def test_equal_content_is_one_object_though_inputs_differ(self):
