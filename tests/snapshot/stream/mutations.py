@@ -1,4 +1,5 @@
-"""For each rule of the state machine one deliberate mistake: rule, file, what stands there, what the mistake makes of it.
+# ruff: noqa: E501 (source lines are quoted whole)
+"""For each rule of the state machine a deliberate mistake: rule, file, what stands there, what the mistake makes of it.
 
 The tests of the rule must fail with it (test_mutations.py). A mistake is the one somebody would make.
 """

@@ -17,6 +17,7 @@ from tests.support.conversation import IDENTIFIER, Node, Received, decode, resou
 
 TYPES = (CLUSTER, ENDPOINT, LISTENER, ROUTE)
 NAMES = ("a", "b", "c")
+EXAMPLES = int(os.environ.get("KOGUMA_EXAMPLES", "100"))
 LIMITS = Limits(part_bytes=300, first_wildcard_bytes=600)
 
 
@@ -247,7 +248,7 @@ def start(variant: Variant) -> Story:
     operations=st.lists(st.one_of(publish, publish, publish, subscribe, deliver, deliver, ack, nack, time, reconnect))
 )
 @settings(
-    max_examples=int(os.environ.get("KOGUMA_EXAMPLES", "100")),
+    max_examples=EXAMPLES,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
@@ -271,7 +272,7 @@ def test_what_the_client_ends_up_with_is_the_state_it_subscribed_to(variant, ope
 @given(
     operations=st.lists(st.one_of(publish, subscribe, deliver, ack, nack_any, time, reconnect), min_size=8, max_size=40)
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 def test_no_sequence_breaks_a_stream(variant, operations):
     story = Story(variant)
     for operation in operations:

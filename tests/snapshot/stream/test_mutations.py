@@ -11,6 +11,7 @@ import pytest
 
 HERE = Path(__file__).parent
 SOURCE = HERE.parents[2] / "snapshot" / "stream"
+TEXTS = {path.name: path.read_text() for path in SOURCE.glob("*.py")}
 
 
 def table():
@@ -25,21 +26,27 @@ MUTATIONS = table()
 
 @pytest.mark.parametrize(("rule", "file", "old", "new"), MUTATIONS)
 def test_each_mistake_still_finds_its_place(rule, file, old, new):
-    text = (SOURCE / file).read_text()
-    assert text.count(old) == 1
-    compile(text.replace(old, new), file, "exec")
+    assert TEXTS[file].count(old) == 1
+    compile(TEXTS[file].replace(old, new), file, "exec")
+
+
+@pytest.fixture
+def verdict(request, tmp_path):
+    """What pytest says of the rule's tests with the mistake in place."""
+    rule, file, old, new = request.param
+    copy = tmp_path / "stream"
+    shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / file).write_text(TEXTS[file].replace(old, new))
+    command = [sys.executable, "-m", "pytest", "-p", "no:koguma", "-p", "no:xdist", "-x", "-q", str(HERE)]
+    environment = {**os.environ, "KOGUMA_MUTANT": str(tmp_path), "KOGUMA_RULE": rule, "KOGUMA_EXAMPLES": "30"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("rule", "file", "old", "new"),
-    [pytest.param(*each, id=f"{each[0]}-{number}") for number, each in enumerate(MUTATIONS)],
+    "verdict",
+    [pytest.param(each, id=f"{each[0]}-{number}") for number, each in enumerate(MUTATIONS)],
+    indirect=True,
 )
-def test_a_mistake_is_found_by_the_tests_of_its_rule(rule, file, old, new, tmp_path):
-    copy = tmp_path / "stream"
-    shutil.copytree(SOURCE, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    (copy / file).write_text((copy / file).read_text().replace(old, new))
-    command = [sys.executable, "-m", "pytest", "-p", "no:koguma", "-p", "no:xdist", "-x", "-q", str(HERE)]
-    environment = {**os.environ, "KOGUMA_MUTANT": str(tmp_path), "KOGUMA_RULE": rule, "KOGUMA_EXAMPLES": "30"}
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    assert run.returncode == pytest.ExitCode.TESTS_FAILED, run.stdout[-2000:] + run.stderr[-1000:]
+def test_a_mistake_is_found_by_the_tests_of_its_rule(verdict):
+    assert verdict.returncode == pytest.ExitCode.TESTS_FAILED, verdict.stdout[-2000:] + verdict.stderr[-1000:]

@@ -7,7 +7,17 @@ import pytest
 
 from tests.support.conversation import run_script
 
+REGENERATE = bool(os.environ.get("KOGUMA_REGENERATE"))
 SCRIPTS = sorted((Path(__file__).parent / "scripts").glob("*.txt"))
+
+
+@pytest.fixture(scope="session")
+def rewrite():
+    """Scripts to write anew, when all tests have run."""
+    said = {}
+    yield said
+    for path, text in said.items():
+        path.write_text(text)
 
 
 def rules_of(path: Path) -> list[str]:
@@ -20,9 +30,9 @@ def rules_of(path: Path) -> list[str]:
     ("path", "text"),
     [pytest.param(path, path.read_text(), id=path.stem, marks=pytest.mark.rule(*rules_of(path))) for path in SCRIPTS],
 )
-def test_conversation(path, text):
+def test_conversation(path, text, rewrite):
     said = run_script(text)
-    if os.environ.get("KOGUMA_REGENERATE"):
-        path.write_text(said)
+    if REGENERATE:
+        rewrite[path] = said
         return
     assert said == text
