@@ -178,6 +178,10 @@ class Registrar:
             if not known.streams:
                 await self._last_stream_ended(hold.proxy, known)
 
+    async def instance_alive(self, instance_id: str) -> bool:
+        """Whether the control plane of that id is at work on this store."""
+        return await self._instances.alive(instance_id)
+
     # Registering
 
     async def _try(self, claim: Claim) -> Lease | None:

@@ -277,8 +277,8 @@ async def test_overriding_needs_a_credential_for_what_is_stored(cp, store):
             {"constraints": {"dataplaneProxy": {"requirements": [{"tags": {"team": "a"}}]}}},
             {},
             (
-                'dataplane cannot be a member of mesh "default" because its tags "kuma.io/service=web" does not fulfill '
-                "any requirements defined on the Mesh"
+                'dataplane cannot be a member of mesh "default" because its tags "kuma.io/service=web" '
+                "does not fulfill any requirements defined on the Mesh"
             ),
         ),
     ],
