@@ -1,8 +1,8 @@
-"""Stand-ins for the parts around the gRPC server: tokens, registration, reconciler, insights. Simple, and inspectable."""
+"""Stand-ins for the parts around the gRPC server: tokens, registration, reconciler, insights. All inspectable."""
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,8 +25,8 @@ def tls_pair() -> TlsPair:
     """A self-signed certificate for localhost."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    day = datetime.timedelta(days=1)
-    start = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+    day = dt.timedelta(days=1)
+    start = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
     certificate = (
         x509.CertificateBuilder()
         .subject_name(name)

@@ -26,6 +26,7 @@ SINGLE_TYPE_METHODS = {
     "Routes": "/envoy.service.route.v3.RouteDiscoveryService",
     "Secrets": "/envoy.service.secret.v3.SecretDiscoveryService",
 }
+ANY_TOKEN = "token"
 PATIENCE_S = 5.0
 QUIET_S = 0.15
 
@@ -55,7 +56,9 @@ def channel(port: int, ca_pem: bytes | None, **options: int) -> grpc.aio.Channel
 class XdsStream:
     """One stream. `method` is a full method name; bytes go out as they are where `raw` is used."""
 
-    def __init__(self, grpc_channel: grpc.aio.Channel, method: str, token: str | Sequence[str] | None = "token") -> None:
+    def __init__(
+        self, grpc_channel: grpc.aio.Channel, method: str, token: str | Sequence[str] | None = ANY_TOKEN
+    ) -> None:
         tokens = [token] if isinstance(token, str) else list(token or ())
         self.delta = "/Delta" in method
         self.call = grpc_channel.stream_stream(method)(metadata=[("authorization", value) for value in tokens])

@@ -62,16 +62,14 @@ class SocketStates:
 
     def __init__(self) -> None:
         self._netlink: socket.socket | None = None
+
+    def open(self) -> None:
+        """Connect to the kernel, where it can be asked."""
         if sys.platform == "linux":
             with contextlib.suppress(OSError):
                 netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG)
                 netlink.settimeout(1.0)
                 self._netlink = netlink
-
-    @property
-    def available(self) -> bool:
-        """Whether this system can be asked."""
-        return self._netlink is not None
 
     def state(self, local: Address, peer: Address) -> int | None:
         """Number of the state (tcp_states.h), or None where the kernel has no such connection (any more)."""
@@ -138,6 +136,7 @@ class Connections:
         """The server listens here, in the running loop."""
         self._local = (host, port)
         self._loop = asyncio.get_running_loop()
+        self._states.open()
 
     def close(self) -> None:
         """Forget everything."""

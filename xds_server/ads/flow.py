@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 BURST_S: Final = 1.0
 """How much unused pace may be saved up: a client that connects asks for several types at once."""
@@ -60,3 +60,21 @@ class WriteWatch:
             stuck()
         if self._writing:
             self._timer = loop.call_at(next(iter(self._writing.values())) + self._limit_s, self._look)
+
+
+async def undisturbed(work: Coroutine[Any, Any, None]) -> None:
+    """Carry `work` through although this task may be cancelled meanwhile; the cancellation is passed on afterwards.
+
+    The core cancels a handler when the peer resets the call, which may well be while we are cleaning up after its end.
+    """
+    task = asyncio.ensure_future(work)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        if not task.cancelled() and task.exception() is not None:
+            raise cancelled from task.exception()
+        raise cancelled

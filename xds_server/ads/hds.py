@@ -183,6 +183,7 @@ class HealthSession:
         self.end(End("RESOURCE_EXHAUSTED", "a HealthCheckSpecifier has not been read in time", Ending.VANISHED))
 
     async def _converse(self) -> None:
+        await self._context.send_initial_metadata(())  # a status can follow even while a write is stuck
         reader, writer = asyncio.create_task(self._read()), asyncio.create_task(self._write())
         try:
             await asyncio.wait((reader, writer, self._ended), return_when=asyncio.FIRST_COMPLETED)

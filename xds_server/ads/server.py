@@ -23,7 +23,7 @@ from xds_server.ads.csds import ClientStatus
 from xds_server.ads.flow import WriteWatch
 from xds_server.ads.hds import HealthDiscovery, HealthParts, HealthSession
 from xds_server.ads.ports import Authenticator, End, Ending, Nodes, Observer, Registrar, TlsPair
-from xds_server.ads.services import CSDS, DISCOVERY_METHODS, HDS, SERVICE_NAMES, Methods
+from xds_server.ads.services import CSDS, DISCOVERY_METHODS, HDS, SERVICE_NAMES, Methods, load_descriptors
 from xds_server.ads.session import Parts, Session
 from xds_server.ads.settings import AdsSettings, channel_options
 from xds_server.clock import Clock
@@ -44,8 +44,8 @@ class AddressInUse(OSError):  # noqa: N818  # the outcome, as in `errno`
 class AdsServer:
     """ADS, single-type discovery services, CSDS, HDS, health and reflection on one port.
 
-    `tls` gives the pair to present and is asked at every connection (in a thread of gRPC's): a renewed certificate needs
-    no restart (XP-151). None means plain text, which binds to loopback only. `hds` None: HDS is not offered (XP-169).
+    `tls` gives the pair to present and is asked at every connection (in a thread of gRPC's): a renewed certificate
+    needs no restart (XP-151). None means plain text, which binds to loopback only. `hds` None: HDS is not offered.
     """
 
     def __init__(
@@ -111,6 +111,7 @@ class AdsServer:
         server = grpc.aio.server(handlers=[self._methods()], options=channel_options(self._settings))
         self._health = health_aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        load_descriptors()
         reflection.enable_server_reflection(self._service_names(), server)
         target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
@@ -28,10 +29,27 @@ DISCOVERY_METHODS: Final[Mapping[str, tuple[Variant, str]]] = {
     for service, suffix, type_url in DISCOVERY
     for prefix, variant in (("Stream", Variant.SOTW), ("Delta", Variant.DELTA))
 }
+DESCRIPTORS: Final = (
+    "envoy.service.discovery.v3.ads_pb2",
+    "envoy.service.listener.v3.lds_pb2",
+    "envoy.service.cluster.v3.cds_pb2",
+    "envoy.service.endpoint.v3.eds_pb2",
+    "envoy.service.route.v3.rds_pb2",
+    "envoy.service.secret.v3.sds_pb2",
+    "envoy.service.status.v3.csds_pb2",
+    "envoy.service.health.v3.hds_pb2",
+)
+"""Modules that make the services known to reflection; nothing else needs them."""
 SERVICE_NAMES: Final = (*(service for service, _, _ in DISCOVERY), CSDS, HDS)
 
 StreamBehaviour = Callable[[Any], Awaitable[None]]
 UnaryBehaviour = Callable[[bytes, Any], Awaitable[bytes]]
+
+
+def load_descriptors() -> None:
+    """Make the services known to reflection."""
+    for module in DESCRIPTORS:
+        importlib.import_module(module)
 
 
 class Methods(grpc.GenericRpcHandler):  # type: ignore[misc]  # gRPC publishes no types

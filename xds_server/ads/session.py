@@ -35,7 +35,7 @@ from snapshot.stream import (
     decode_sotw,
 )
 from xds_server.ads.admission import Admission
-from xds_server.ads.flow import Pace, WriteWatch
+from xds_server.ads.flow import Pace, WriteWatch, undisturbed
 from xds_server.ads.node import MAX_ID_BYTES, invalid
 from xds_server.ads.ports import End, Ending, Identity, NodeHandle, Nodes, Observer, Refused, Registrar, StreamRecord
 from xds_server.ads.settings import AdsSettings
@@ -152,14 +152,20 @@ class Session:
         try:
             lease = await asyncio.shield(registering)
         except asyncio.CancelledError:
-            with contextlib.suppress(Refused):
-                await registrar.release(await registering, await self._parts.admission.ending(self._peer))
+            await undisturbed(self._release_late(registering))
             raise
 
         async def release(_kind: object, error: BaseException | None, _trace: object) -> None:
-            await registrar.release(lease, await self._how(error))
+            await undisturbed(self._release(lease, error))
 
         stack.push_async_exit(release)
+
+    async def _release_late(self, registering: asyncio.Future[object]) -> None:
+        with contextlib.suppress(Refused):
+            await self._release(await registering, None)
+
+    async def _release(self, lease: object, error: BaseException | None) -> None:
+        await self._parts.registrar.release(lease, await self._how(error))
 
     async def _how(self, error: BaseException | None) -> Ending:
         match error:
@@ -232,6 +238,8 @@ class Session:
 
     async def _converse(self) -> None:
         """Read and write until one of the two ends, or somebody calls `end`. Returns after a half-close (XP-7)."""
+        # with the metadata out of the way, a status can be sent even while a write is stuck
+        await self._context.send_initial_metadata(())
         reader, writer = asyncio.create_task(self._read()), asyncio.create_task(self._write())
         try:
             await asyncio.wait((reader, writer, self._ended), return_when=asyncio.FIRST_COMPLETED)

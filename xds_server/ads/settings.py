@@ -62,6 +62,9 @@ def channel_options(settings: AdsSettings) -> list[tuple[str, int]]:
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", 1_000_000),  # XP-139, Kuma's number
+        # calls that the loop has not picked up yet; beyond 1000 the core would refuse at random (a connect storm)
+        ("grpc.server.max_pending_requests", 100_000),
+        ("grpc.server.max_pending_requests_hard_limit", 200_000),
         ("grpc.max_metadata_size", 64 * 1024),
     ]
 

@@ -65,12 +65,12 @@ class Harness:
         self.channels.append(channel)
         return channel
 
-    def stream(self, method: str, token: Any = "token", channel: Any = None) -> xds_client.XdsStream:
+    def stream(self, method: str, token: Any = xds_client.ANY_TOKEN, channel: Any = None) -> xds_client.XdsStream:
         return xds_client.XdsStream(channel or self.channel(), method, token)
 
     async def until(self, condition: Any, patience_s: float = 5.0) -> None:
         async with asyncio.timeout(patience_s):
-            while not condition():
+            while not condition():  # noqa: ASYNC110  # the condition is anything
                 await asyncio.sleep(0.005)
 
     async def stop(self) -> None:
