@@ -75,17 +75,21 @@ def demo(
 @app.command()
 def health(*, config_file: ConfigFile = None) -> None:
     """Ask the control plane on this machine whether it is ready; exit status 0 means yes."""
-    import urllib.error  # noqa: PLC0415  # `--help` does not need them
-    import urllib.request  # noqa: PLC0415
+    import http.client  # noqa: PLC0415  # `--help` does not need it
 
-    url = f"http://127.0.0.1:{_settings(config_file).config.diagnostics.server_port}/ready"
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    port = _settings(config_file).config.diagnostics.server_port
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=HEALTH_TIMEOUT_S)
     try:
-        with direct.open(url, timeout=HEALTH_TIMEOUT_S):
-            typer.echo("ready")
-    except (urllib.error.URLError, OSError) as error:
-        typer.echo(f"Error: {url} does not say ready: {error}", err=True)
-        raise typer.Exit(1) from error
+        connection.request("GET", "/ready")
+        answer = str(connection.getresponse().status)
+    except (OSError, http.client.HTTPException) as error:
+        answer = str(error) or type(error).__name__
+    finally:
+        connection.close()
+    if answer != str(int(http.client.OK)):
+        typer.echo(f"Error: port {port} of this machine does not say ready: {answer}", err=True)
+        raise typer.Exit(1)
+    typer.echo("ready")
 
 
 @app.command()
