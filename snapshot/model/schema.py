@@ -109,10 +109,8 @@ def _codec(hint: Any) -> Codec:
     if typing.get_origin(hint) is tuple:
         element = typing.get_args(hint)[0]
         return _map_of(element) if typing.get_origin(element) is tuple else _list_of(element)
-    if typing.get_origin(hint) is typing.Annotated:
-        (mark,) = hint.__metadata__
-        if isinstance(mark, EnumNames):
-            return Codec(decoding.enum_name(mark.names), _same)
+    if typing.get_origin(hint) is typing.Annotated and isinstance(hint.__metadata__[0], EnumNames):
+        return Codec(decoding.enum_name(hint.__metadata__[0].names), _same)
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return Codec(decoding.enum_member(hint), lambda member: member.name)
     if isinstance(hint, type) and issubclass(hint, Spec):

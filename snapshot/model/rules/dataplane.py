@@ -17,7 +17,7 @@ from snapshot.model.dataplane import (
 )
 from snapshot.model.rules.durations import positive
 from snapshot.model.rules.listeners import check_admin, check_places
-from snapshot.model.rules.paths import NOT_SUPPORTED, check_address, check_ip, check_port, key, not_supported
+from snapshot.model.rules.paths import NOT_SUPPORTED, check_address, check_ip, check_port, key, not_supported, quoted
 from snapshot.model.rules.tags import NO_SERVICE, TAG, TagsRule, check_tags
 from snapshot.model.tags import PROTOCOL, SERVICE, Tags
 from snapshot.model.validation import Violation
@@ -124,7 +124,7 @@ def _check_protocol(path: str, tags: Tags) -> list[Violation]:
     value = tags.get(PROTOCOL)
     if value is None or value.lower() in PROTOCOLS:
         return []
-    text = f'tag "{PROTOCOL}" has an invalid value "{value}". Allowed values: {", ".join(PROTOCOLS)}'
+    text = f'tag "{PROTOCOL}" has an invalid value {quoted(value)}. Allowed values: {", ".join(PROTOCOLS)}'
     return [Violation(key(path, PROTOCOL), text)]
 
 

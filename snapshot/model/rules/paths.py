@@ -16,13 +16,24 @@ _PORT_RANGE = f"port must be in the range [1, {LARGEST_PORT}]"
 _LABEL = "[a-zA-Z0-9_][a-zA-Z0-9_-]{0,62}"
 _DOMAIN_NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*[._]?")
 _LONGEST_DOMAIN_NAME = 255
+_LONGEST_QUOTE = 256
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"  # noqa: PLR2004 - the longest code of four digits
+
+
+def quoted(text: str) -> str:
+    """`text` in quotes as Go writes it, cut where it is too long for a message."""
+    shown = text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}…"
+    return f'"{"".join(_ESCAPES.get(c) or (c if c.isprintable() else _escape(c)) for c in shown)}"'
 
 
 def key(path: str, name: str) -> str:
     """The path of the entry `name` of the map at `path`: `tags["version"]`."""
-    quoted = "".join(_ESCAPES.get(c) or (c if c.isprintable() else f"\\u{ord(c):04x}") for c in name)
-    return f'{path}["{quoted}"]'
+    return f"{path}[{quoted(name)}]"
 
 
 def not_supported(spec: Spec, path: str, fields: Iterable[tuple[str, str]]) -> list[Violation]:
@@ -51,7 +62,7 @@ def is_ip(text: str) -> bool:
 
 def is_unspecified(text: str) -> bool:
     """Whether `text` is 0.0.0.0 or :: in one of its forms: it overlaps every address."""
-    return is_ip(text) and ipaddress.ip_address(text).is_unspecified
+    return not text.strip("0.:") and is_ip(text)
 
 
 def check_address(path: str, address: str) -> list[Violation]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import NamedTuple
 
-from snapshot.model.rules.paths import key
+from snapshot.model.rules.paths import key, quoted
 from snapshot.model.selector import ConnectionPolicy, Selector
 from snapshot.model.tags import SERVICE, Tags
 from snapshot.model.validation import Violation
@@ -81,7 +81,7 @@ def _check_entry(path: str, name: str, value: str, rule: TagsRule) -> list[Viola
     if _NAME.fullmatch(name) is None:
         violations.append(Violation(key(path, name), _NAME_CHARACTERS))
     if rule.only_service and name != SERVICE:
-        violations.append(Violation(key(path, name), f'tag "{name}" is not allowed'))
+        violations.append(Violation(key(path, name), f"tag {quoted(name)} is not allowed"))
     if not value:
         violations.append(Violation(key(path, name), _VALUE_EMPTY))
     if rule.values.pattern.fullmatch(value) is None:
