@@ -97,7 +97,7 @@ async def run(kind, history):
 
 
 @pytest.mark.parametrize("kind", STORES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(history=batches)
 def test_any_history_ends_as_in_the_model(kind, history):
     asyncio.run(run(kind, history))
