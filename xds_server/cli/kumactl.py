@@ -121,7 +121,7 @@ def apply(
         except CommandError as error:
             after = f"\n{number} of {len(items)} resources were applied before" if number else ""
             raise CommandError(f'{item.kind.name} "{item.name}": {error}{after}') from error
-        for warning in dict.fromkeys((*answer.warnings, *item.warnings())):
+        for warning in answer.warnings or item.warnings():
             typer.echo(f'Warning: {item.kind.name} "{item.name}": {warning}', err=True)
         done = "created" if answer.created else "updated"
         results.append({"type": item.kind.name, "mesh": item.mesh, "name": item.name, "result": done})

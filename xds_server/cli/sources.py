@@ -35,7 +35,10 @@ class Item:
         return resource_path(self.kind, self.mesh, self.name)
 
     def warnings(self) -> tuple[str, ...]:
-        """What in it has no effect (unknown fields). What is wrong in it, the control plane says."""
+        """What in it has no effect (unknown fields), for a control plane that does not say so, as Kuma's.
+
+        What is wrong in it, the control plane says.
+        """
         try:
             return decode_spec(self.kind.name, self.document).warnings
         except DecodeError:
