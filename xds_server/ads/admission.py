@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
@@ -74,7 +75,12 @@ class Admission:
             raise invalid("request must have a valid Proxy ID: the first request of a stream must carry `node`")
         proxy = parse_node_id(message.node.id)
         subject = await self.authenticator.verify(authorization_of(context), proxy)
-        identity = read_identity(message)
+        peer = context.peer()
+
+        async def is_alive() -> bool:
+            return self.connections.answers(peer)
+
+        identity = dataclasses.replace(read_identity(message), peer=peer, is_alive=is_alive)
         if before_bind is not None:
             await before_bind(identity)
         await self.authenticator.bind(subject, identity)

@@ -27,6 +27,12 @@ _NLMSG_ERROR: Final = 2
 _ANY_STATE: Final = 0xFFFFFFFF
 _NO_COOKIE: Final = b"\xff" * 8
 _STATE_OFFSET: Final = 17
+_ATTRIBUTES_OFFSET: Final = 88  # netlink header (16) and inet_diag_msg (72)
+_TCP_INFO: Final = 2
+_WITH_TCP_INFO: Final = 1 << (_TCP_INFO - 1)
+_RETRANSMITS_OFFSET: Final = 2
+MOST_UNANSWERED: Final = 2
+"""A connection whose data was repeated more often does not answer."""
 CLOSED_BY_US: Final = frozenset({4, 5, 6, 11})
 """TCP states FIN_WAIT1, FIN_WAIT2, TIME_WAIT, CLOSING: the first FIN was ours."""
 ESTABLISHED: Final = 1
@@ -73,17 +79,32 @@ class SocketStates:
 
     def state(self, local: Address, peer: Address) -> int | None:
         """Number of the state (tcp_states.h), or None where the kernel has no such connection (any more)."""
+        answer = self._ask(local, peer, 0)
+        return None if answer is None else answer[_STATE_OFFSET]
+
+    def _ask(self, local: Address, peer: Address, extensions: int) -> bytes | None:
         if self._netlink is None:
             return None
         version = ipaddress.ip_address(peer[0]).version
         family = socket.AF_INET if version == 4 else socket.AF_INET6  # noqa: PLR2004  # the IP version
         try:
-            self._netlink.send(_lookup(family, local, peer))
+            self._netlink.send(_lookup(family, local, peer, extensions))
             answer = self._netlink.recv(4096)
         except OSError:
             return None
         kind = struct.unpack_from("=H", answer, 4)[0]
-        return None if kind == _NLMSG_ERROR or len(answer) <= _STATE_OFFSET else answer[_STATE_OFFSET]
+        return None if kind == _NLMSG_ERROR or len(answer) < _ATTRIBUTES_OFFSET else answer
+
+    def unanswered(self, local: Address, peer: Address) -> int:
+        """How often in a row the kernel has repeated what the peer did not acknowledge."""
+        answer = self._ask(local, peer, _WITH_TCP_INFO)
+        offset = _ATTRIBUTES_OFFSET
+        while answer is not None and offset + 4 <= len(answer):
+            length, kind = struct.unpack_from("=HH", answer, offset)
+            if kind == _TCP_INFO:
+                return answer[offset + 4 + _RETRANSMITS_OFFSET]
+            offset += max(4, (length + 3) & ~3)
+        return 0
 
     def close(self) -> None:
         """Give the netlink socket back."""
@@ -92,11 +113,13 @@ class SocketStates:
             self._netlink = None
 
 
-def _lookup(family: int, local: Address, peer: Address) -> bytes:
+def _lookup(family: int, local: Address, peer: Address, extensions: int) -> bytes:
     """An inet_diag request for exactly one connection."""
     identity = struct.pack("!HH", local[1], peer[1])
     identity += socket.inet_pton(family, local[0]).ljust(16, b"\0") + socket.inet_pton(family, peer[0]).ljust(16, b"\0")
-    body = struct.pack("=BBBBI", family, socket.IPPROTO_TCP, 0, 0, _ANY_STATE) + identity + struct.pack("=I", 0)
+    body = (
+        struct.pack("=BBBBI", family, socket.IPPROTO_TCP, extensions, 0, _ANY_STATE) + identity + struct.pack("=I", 0)
+    )
     body += _NO_COOKIE
     return struct.pack("=IHHII", 16 + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST, 1, 0) + body
 
@@ -201,6 +224,19 @@ class Connections:
             await asyncio.sleep(SETTLE_S)
             state = self._states.state(known.local, address)
         return PeerEnd.VANISHED if state in CLOSED_BY_US else PeerEnd.LEFT
+
+    def answers(self, peer: str) -> bool:
+        """Whether the connection is there and its peer's machine acknowledges what is sent to it.
+
+        gRPC offers no way to send a ping by hand. A peer that has vanished without anything being sent to it since is
+        found out by the next keepalive ping.
+        """
+        known, address = self._peers.get(peer), parse_peer(peer)
+        if known is None or known.local is None or address is None:
+            return known is not None
+        if self._states.state(known.local, address) != ESTABLISHED:
+            return False
+        return self._states.unanswered(known.local, address) <= MOST_UNANSWERED
 
     def closed(self, peer: str) -> None:
         """The stream is gone, whoever ended it."""

@@ -44,7 +44,7 @@ def with_readiness(dataplane: Dataplane, ready: Mapping[int, bool]) -> Dataplane
 class HealthWriter:
     """A `HealthSink` over the store. `epoch` answers the current lease of a proxy, None where it has none.
 
-    `run` is the one task; reports of one proxy between two batches fold into the newest.
+    Reports of one proxy between two batches fold into the newest.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class HealthWriter:
         dataplanes: Dataplanes,
         observer: Observer,
         clock: Clock,
-        epoch: Callable[[ProxyKey], int | None],
+        epoch: Callable[[ProxyKey], int | None] = lambda _proxy: None,
     ) -> None:
         self._store = store
         self._dataplanes = dataplanes
@@ -62,6 +62,17 @@ class HealthWriter:
         self._epoch = epoch
         self._pending: dict[ProxyKey, dict[int, bool]] = {}
         self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to write, in a task of its own."""
+        self._task = asyncio.create_task(self._run(), name="health-writer")
+
+    async def stop(self) -> None:
+        """End; what is not written yet is reported again by the next stream."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
 
     def report(self, proxy: ProxyKey, ready: Mapping[int, bool]) -> None:
         """Readiness by workload port. What the Dataplane says already costs nothing further."""
@@ -73,8 +84,7 @@ class HealthWriter:
             self._pending[proxy] = dict(ready)
             self._wake.set()
 
-    async def run(self) -> None:
-        """Write batches until cancelled."""
+    async def _run(self) -> None:
         while True:
             await self._wake.wait()
             await self._clock.sleep(GATHER_S)

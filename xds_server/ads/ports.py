@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from snapshot.cache.snapshot import Changes, NodeState
@@ -60,6 +60,15 @@ class Carried:
     warnings: tuple[str, ...] = ()
 
 
+async def assumed_alive() -> bool:
+    """The answer of a connection that nothing is known against."""
+    return True
+
+
+async def _answers() -> bool:
+    return True
+
+
 @dataclass(frozen=True, slots=True)
 class Identity:
     """What a client says of itself in its first request, trimmed: nothing else of `node` is kept (XP-19).
@@ -76,6 +85,14 @@ class Identity:
     dynamic: Mapping[str, str] | None = None
     user_agent: str = ""
     features: frozenset[str] = frozenset()
+    peer: str = ""
+    """Address of the connection, for people."""
+    is_alive: Callable[[], Awaitable[bool]] = field(default=_answers, compare=False)
+    """Whether the peer of this stream still answers, as far as the kernel knows (architecture §7)."""
+    peer: str = ""
+    """Where it is connected from, for people: gRPC's `ipv4:127.0.0.1:5`."""
+    is_alive: Callable[[], Awaitable[bool]] = field(default=assumed_alive, compare=False)
+    """Whether its connection still answers; at once."""
 
     @property
     def node_id(self) -> str:

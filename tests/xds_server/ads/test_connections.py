@@ -194,3 +194,16 @@ async def test_connections_of_one_address_are_counted_except_on_loopback():
         connections.closed(peer)
     assert connections.opened("ipv4:192.0.2.1:7") == 1
     connections.close()
+
+
+async def test_an_open_connection_answers_and_a_closed_one_does_not(harness):
+    harness.nodes.publish(WEB)
+    stream = harness.stream(SOTW_METHOD)
+    await stream.send(node=NODE, type_url=CLUSTER)
+    await stream.receive()
+    identity = harness.registrar.open[0]
+    assert identity.peer.startswith("ipv4:127.0.0.1:")
+    assert await identity.is_alive()
+    await harness.channels.pop().close()
+    await harness.until(lambda: harness.server.open_streams == 0)
+    assert not await identity.is_alive()

@@ -11,8 +11,8 @@ from snapshot.model.codec import decode_spec
 from snapshot.model.meta import ProxyKey, ResourceKey
 from tests.support.ads_parts import FakeDataplanes, FakeObserver
 from tests.support.clock import FakeClock
-from xds_server.ads.health_writer import HealthWriter
 from xds_server.ads.hds import HealthDiscovery, specifier
+from xds_server.ads.health_writer import HealthWriter
 from xds_server.store import ABSENT, Put
 from xds_server.store.memory import MemoryStore
 
@@ -22,7 +22,12 @@ KEY = ResourceKey("Dataplane", *WEB)
 
 
 def dataplane(**probe):
-    inbound = {"port": 80, "servicePort": 8080, "tags": {"kuma.io/service": "web"}, "serviceProbe": {"tcp": {}, **probe}}
+    inbound = {
+        "port": 80,
+        "servicePort": 8080,
+        "tags": {"kuma.io/service": "web"},
+        "serviceProbe": {"tcp": {}, **probe},
+    }
     return decode_spec("Dataplane", {"networking": {"address": "127.0.0.1", "inbound": [inbound]}}).spec
 
 
