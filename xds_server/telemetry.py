@@ -105,6 +105,13 @@ class DiscoveryMetrics:
         self._received = _counter(
             f"{prefix}_requests_received", "ACKs and NACKs", labelled("type_url", "confirmation"), registry
         )
+        self._sizes = Histogram(
+            f"koguma_{prefix}_response_size_bytes",
+            "size of responses",
+            labelled("type_url"),
+            buckets=_SIZE_BUCKETS,
+            registry=registry,
+        )
         self._generation = _Generation(f"{prefix}_generation", registry, zone)
         self._errors = _counter(f"{prefix}_generation_errors", "failed generations", ["zone"], registry).labels(zone)
 
@@ -116,9 +123,10 @@ class DiscoveryMetrics:
         """A stream ended."""
         self._streams.dec()
 
-    def sent(self, type_url: str) -> None:
-        """A response was written."""
+    def sent(self, type_url: str, size: int) -> None:
+        """A response of `size` bytes was written (XP-134)."""
         self._sent.labels(type_url, self._zone).inc()
+        self._sizes.labels(type_url, self._zone).observe(size)
 
     def received(self, type_url: str, *, ack: bool) -> None:
         """A response was confirmed or rejected."""
@@ -194,6 +202,19 @@ class Telemetry:
             buckets=_BUILD_BUCKETS_S,
             registry=registry,
         ).labels(name)
+        self._answer = Histogram(
+            "koguma_answer_seconds",
+            "from a response to its ACK",
+            ["zone"],
+            buckets=_BUILD_BUCKETS_S,
+            registry=registry,
+        ).labels(name)
+        self._stream_events = _counter(
+            "koguma_stream_events",
+            "streams and requests out of the ordinary, by what happened",
+            ["event", "zone"],
+            registry,
+        )
         self._depth = Gauge("koguma_queue_depth", "waiting items", ["queue", "zone"], registry=registry)
         self._lag = Gauge("koguma_event_loop_lag_seconds", "delay of the loop", ["zone"], registry=registry).labels(
             name
@@ -225,6 +246,14 @@ class Telemetry:
     def pushed(self, seconds: float) -> None:
         """A change reached a stream."""
         self._push.observe(seconds)
+
+    def answered(self, seconds: float) -> None:
+        """A response was taken by its client."""
+        self._answer.observe(seconds)
+
+    def stream_event(self, event: str, amount: int = 1) -> None:
+        """One of `ads.ports.COUNTED` happened."""
+        self._stream_events.labels(event, self.zone).inc(amount)
 
     def queue_depth(self, queue: str, depth: int) -> None:
         """How much waits in `queue`."""

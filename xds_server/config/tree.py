@@ -70,16 +70,17 @@ class BootstrapServer(Node, frozen=True, kw_only=True):
 class Keepalive(Node, frozen=True, kw_only=True):
     """HTTP/2 pings that find dead clients."""
 
-    interval: Positive = Seconds(15.0)
-    timeout: Positive = Seconds(15.0)
+    interval: Positive = Seconds(30.0)
+    timeout: Positive = Seconds(10.0)
 
 
 class XdsLimits(Node, frozen=True, kw_only=True):
     """Bounds on what one client may ask for. `connections_per_address` does not count on loopback."""
 
-    message_size: Annotated[int, Rule(low=64 * 1024)] = 4 * 1024 * 1024
-    names_per_request: Count = 100_000
-    streams_per_proxy: Count = 16
+    message_size: Annotated[int, Rule(low=64 * 1024)] = 64 * 1024 * 1024
+    names_per_request: Count = 20_000
+    streams_per_proxy: Count = 4096
+    requests_per_second: Count = 100
     connections_per_address: Count = 20_000
 
 

@@ -1,0 +1,91 @@
+"""`/meshes/{mesh}/dataplanes/{name}/xds`: what an Envoy really runs, asked of its admin interface (R §4.7)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import ssl
+from functools import cached_property
+from typing import Any, Final
+
+import httpx
+from starlette.responses import Response
+
+from snapshot.model.codec import decode_spec
+from snapshot.model.meta import ResourceKey
+from xds_server.api.access import ACTION, require
+from xds_server.api.errors import ApiError
+from xds_server.api.parts import ApiParts
+from xds_server.api.responses import json_response
+from xds_server.api.routing import Call, Handler
+
+_CONNECT_S: Final = 3.0
+_TOTAL_S: Final = 5.0
+_MAX_DUMP: Final = 256 * 1024 * 1024
+_LOCAL: Final = "127.0.0.1"
+_REDACTED: Final = "[redacted]"
+
+
+class ConfigDump:
+    """The handler."""
+
+    def __init__(self, parts: ApiParts) -> None:
+        self._parts = parts
+        self.get = Handler("Could not get config_dump", self._get)
+
+    async def _get(self, call: Call) -> Response:
+        require(call.user, self._parts.config.access.static.view_config_dump, ACTION)
+        stored = await self._parts.store.get(ResourceKey("Dataplane", call.path("mesh"), call.path("name")))
+        if stored is None:
+            raise ApiError(404, "Not found", title="Could not get dataplane resource")
+        networking = decode_spec("Dataplane", stored.spec).spec.networking
+        host = networking.advertised_address or networking.address
+        port = (
+            networking.admin.port if networking.admin else 0
+        ) or self._parts.config.bootstrap_server.params.admin_port
+        scheme = "http" if host == _LOCAL else "https"
+        url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/config_dump"
+        try:
+            async with asyncio.timeout(_TOTAL_S):
+                dump = await self._fetch(url)
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError) as error:
+            why = f"{url}: {str(error) or type(error).__name__}"
+            raise ApiError(500, "Internal Server Error", [("envoy", why)]) from error
+        return json_response(dump)
+
+    async def _fetch(self, url: str) -> Any:
+        timeout = httpx.Timeout(_TOTAL_S, connect=_CONNECT_S)
+        client = httpx.AsyncClient(verify=self._tls, timeout=timeout, trust_env=False)
+        async with client, client.stream("GET", url) as response:
+            response.raise_for_status()
+            parts, size = [], 0
+            async for part in response.aiter_bytes():
+                size += len(part)
+                if size > _MAX_DUMP:
+                    raise ValueError(f"answered with more than {_MAX_DUMP >> 20} MiB")
+                parts.append(part)
+        return await asyncio.to_thread(_parsed, b"".join(parts))
+
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        """Shows our certificate. Envoy's own is not verified while meshes have no mTLS, as in Kuma."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        context.load_cert_chain(self._parts.client_cert, self._parts.client_key)
+        return context
+
+
+def _parsed(body: bytes) -> Any:
+    return redacted(json.loads(body))
+
+
+def redacted(dump: Any) -> Any:
+    """The dump without credentials: every value of a header or metadata key `authorization`."""
+    if isinstance(dump, list):
+        return [redacted(item) for item in dump]
+    if not isinstance(dump, dict):
+        return dump
+    credential = str(dump.get("key", "")).lower() == "authorization" and "value" in dump
+    clean = {key: redacted(value) for key, value in dump.items()}
+    return {**clean, "value": _REDACTED} if credential else clean

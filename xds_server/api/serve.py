@@ -1,0 +1,203 @@
+"""An HTTP(S) server inside the running loop: started and stopped by its owner, patient with nobody.
+
+Uvicorn's protocol speaks HTTP; accepting is done here, so that silent peers and plain text on a TLS port end within
+`SILENCE_S`, and are counted. Never here: signals.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any, Final
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+from xds_server.certs.pair import TlsPair
+
+_log = structlog.get_logger(__name__)
+
+SILENCE_S: Final = 8.0
+"""How long a connection may take to finish TLS, and again to send its first request."""
+_IDLE_S: Final = 30
+_BACKLOG: Final = 2048
+_MAX_HEAD: Final = 64 * 1024
+_TLS_HANDSHAKE: Final = 0x16
+_ACCEPT_PAUSE_S: Final = 0.1
+_WRONG_SCHEME: Final = (
+    b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
+    b"Client sent an HTTP request to an HTTPS server.\n"
+)
+
+
+class ServeError(Exception):
+    """The server cannot listen; the text names address and setting."""
+
+
+class _Protocol(H11Protocol):
+    """Closes a connection that does not get as far as a whole request head in time."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in the base class
+        super().connection_made(transport)
+        self.loop.call_later(SILENCE_S, self._close_if_silent)
+
+    def _close_if_silent(self) -> None:
+        if self.cycle is None:
+            self.transport.abort()
+
+
+class Server:
+    """One listener. `setting` is the key that the operator would change when the port is taken."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        setting: str,
+        tls: TlsPair | None = None,
+        plaintext: Callable[[int], None] = lambda _port: None,
+    ) -> None:
+        self._setting = setting
+        self._plaintext = plaintext
+        self._warned = False
+        self._config = uvicorn.Config(
+            app,
+            http=_Protocol,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=_IDLE_S,
+        )
+        self._state = ServerState()
+        self._tls = tls and _context(tls)
+        self._socket: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._handshakes: set[asyncio.Task[None]] = set()
+
+    async def start(self, host: str, port: int) -> int:
+        """Listen; the bound port. Raises ServeError."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((host, port))
+            listener.listen(_BACKLOG)
+        except OSError as error:
+            listener.close()
+            raise ServeError(
+                f"cannot listen on {host}:{port}: {error.strerror}. Free the port, or set {self._setting}"
+            ) from error
+        listener.setblocking(False)
+        if not self._config.loaded:
+            self._config.load()
+        self._socket = listener
+        self._accepting = asyncio.create_task(self._accept(listener))
+        return int(listener.getsockname()[1])
+
+    async def stop(self, grace_s: float = 3.0) -> None:
+        """Take no more connections, let answers finish for `grace_s`, close the rest."""
+        if self._accepting is not None:
+            self._accepting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._accepting
+        if self._socket is not None:
+            self._socket.close()
+        for handshake in list(self._handshakes):
+            handshake.cancel()
+        for connection in list(self._state.connections):
+            connection.shutdown()
+        if self._state.tasks:
+            await asyncio.wait(self._state.tasks, timeout=grace_s)
+        for task in list(self._state.tasks):
+            task.cancel()
+        for connection in list(self._state.connections):
+            if isinstance(connection, _Protocol):
+                connection.transport.abort()
+        await asyncio.gather(*self._handshakes, *self._state.tasks, return_exceptions=True)
+        await asyncio.sleep(0)
+
+    def reload(self, tls: TlsPair) -> None:
+        """New connections get this pair; open ones keep theirs (XP-151)."""
+        self._tls = _context(tls)
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                peer, _ = await loop.sock_accept(listener)
+            except OSError as error:  # out of file descriptors: wait for some to come back
+                _log.warning("connections cannot be accepted", setting=self._setting, error=error.strerror)
+                await asyncio.sleep(_ACCEPT_PAUSE_S)
+                continue
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            task = asyncio.create_task(self._serve(peer))
+            self._handshakes.add(task)
+            task.add_done_callback(self._handshakes.discard)
+
+    async def _serve(self, peer: socket.socket) -> None:
+        try:
+            if self._tls is None:
+                await asyncio.get_running_loop().connect_accepted_socket(self._protocol, peer)
+                return
+            async with asyncio.timeout(SILENCE_S):
+                first = await _peek(peer)
+            if first and first[0] != _TLS_HANDSHAKE:
+                await self._refuse(peer)
+            elif first:
+                await asyncio.get_running_loop().connect_accepted_socket(
+                    self._protocol, peer, ssl=self._tls, ssl_handshake_timeout=SILENCE_S
+                )
+                return
+        except (OSError, TimeoutError):  # the peer went away, was silent, or cannot agree on TLS
+            pass
+        except asyncio.CancelledError:
+            peer.close()
+            raise
+        peer.close()
+
+    async def _refuse(self, peer: socket.socket) -> None:
+        port = peer.getsockname()[1]
+        self._plaintext(port)
+        if not self._warned:
+            self._warned = True
+            _log.warning("plain text on a TLS port, further ones are only counted", port=port)
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(SILENCE_S):
+            await loop.sock_recv(peer, _MAX_HEAD)  # closing with unread bytes would be a reset that eats the answer
+            await loop.sock_sendall(peer, _WRONG_SCHEME)
+
+    def _protocol(self) -> asyncio.Protocol:
+        return _Protocol(self._config, self._state, {}, asyncio.get_running_loop())
+
+
+def _context(pair: TlsPair) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(pair.cert_file, pair.key_file)
+    return context
+
+
+async def _peek(peer: socket.socket) -> bytes:
+    """The first byte, left where it is; b"" when the peer closed."""
+    loop = asyncio.get_running_loop()
+    readable: asyncio.Future[Any] = loop.create_future()
+    loop.add_reader(peer, _wake, readable)
+    try:
+        await readable
+    finally:
+        loop.remove_reader(peer)
+    return peer.recv(1, socket.MSG_PEEK)
+
+
+def _wake(readable: asyncio.Future[Any]) -> None:
+    if not readable.done():
+        readable.set_result(None)
