@@ -64,8 +64,13 @@ _JSON_KINDS: tuple[tuple[type | tuple[type, ...], str], ...] = (
 
 
 def shown(text: str) -> str:
-    """A text in quotes, cut to a length that fits in a message."""
-    return f'"{text}"' if len(text) <= _SHOWN_CHARACTERS else f'"{text[:_SHOWN_CHARACTERS]}…"'
+    """A text in quotes, in a form and of a length that every message can carry."""
+    return f'"{utf8(text)}"' if len(text) <= _SHOWN_CHARACTERS else f'"{utf8(text[:_SHOWN_CHARACTERS])}…"'
+
+
+def utf8(text: str) -> str:
+    """`text`, with U+FFFD for what UTF-8 cannot carry, as in Go."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def refuse(value: object, go_type: str) -> DecodeError:
@@ -92,10 +97,10 @@ def _with_article(kind: str) -> str:
 
 
 def string(value: Any, _unknown: Unknown) -> str:
-    """A text; what UTF-8 cannot carry becomes U+FFFD, as in Go."""
+    """A text."""
     if not isinstance(value, str):
         raise refuse(value, "string")
-    return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return utf8(value)
 
 
 def boolean(value: Any, _unknown: Unknown) -> bool:
@@ -152,7 +157,7 @@ def duration(value: Any, _unknown: Unknown) -> Duration:
     if not isinstance(value, str):
         raise refuse(value, "string")
     try:
-        return parse_duration(value)
+        return parse_duration(utf8(value))
     except ValueError as error:
         raise DecodeError("", f'bad Duration: {error}. Write a number with a unit, such as "10s" or "1h30m"') from error
 
@@ -198,7 +203,7 @@ def tags(value: Any, _unknown: Unknown) -> Tags:
 def key_text(key: object) -> str:
     """The text of a key: YAML allows other scalars, which Go prints as JSON does."""
     if isinstance(key, str):
-        return string(key, [])
+        return utf8(key)
     if key is None or isinstance(key, bool):
         return {None: "null", True: "true", False: "false"}[key]
     if isinstance(key, int) and abs(key) < 2**64:

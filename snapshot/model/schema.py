@@ -135,7 +135,7 @@ def _message_decoder(cls: type[Spec], fields: tuple[Field, ...]) -> Decoder:
         for key, value in document.items():
             field = known.get(key)
             if field is None or (key != field.name and field.name in document):
-                unknown.append([key if type(key) is str else decoding.key_text(key)])
+                unknown.append([decoding.key_text(key)])
             elif value is not None:
                 before = len(unknown)
                 try:

@@ -352,6 +352,24 @@ def test_strange_values_are_named_in_bounded_texts(value, message):
     assert raised.value.message == message
 
 
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"\ud800": 1},
+        {"type": "\ud800"},
+        {"networking": {"gateway": {"type": "\ud800"}}},
+        {"networking": {"gateway": {"tags": {"\ud800": 1}}}},
+        {"networking": {"inbound": [{"serviceProbe": {"interval": "\ud800"}}]}},
+    ],
+)
+def test_texts_can_always_be_sent(document):
+    try:
+        said = "".join(decode_spec("Dataplane", document).warnings)
+    except DecodeError as error:
+        said = str(error)
+    assert said.encode() or "type" in document
+
+
 @pytest.mark.parametrize("key", [(1, 2), float("inf"), 10**30, b"a"])
 def test_strange_keys_are_refused(key):
     for document in ({key: 1}, {"networking": {"gateway": {"tags": {key: "x"}}}}):

@@ -55,6 +55,11 @@ def of_type(hint, depth=4):
     return SCALARS | st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=3)
 
 
+def sayable(text):
+    """Whether a response, a log line and a terminal can carry the text."""
+    return len(text.encode()) < 10_000
+
+
 @pytest.mark.parametrize("type_name", TYPES)
 class TestLaws:
     @given(st.data())
@@ -63,9 +68,11 @@ class TestLaws:
         try:
             spec, warnings = decode_spec(type_name, document)
         except DecodeError as error:
-            assert error.message  # noqa: PT017 - either outcome is right, nothing else may be raised
+            # either outcome is right, nothing else may be raised
+            assert sayable(str(error))  # noqa: PT017 - as said
+            assert error.message  # noqa: PT017
             return
-        assert all(warnings)
+        assert all(map(sayable, warnings))
         printed = encode_spec(spec)
         again = decode_spec(type_name, printed)
         assert again.spec == spec
@@ -74,6 +81,7 @@ class TestLaws:
         for field, message in TYPES[type_name].validate_spec(spec):
             assert field
             assert message
+            assert sayable(field + message)
 
     @given(st.data())
     def test_documents_too(self, type_name, data):
