@@ -65,10 +65,6 @@ async def assumed_alive() -> bool:
     return True
 
 
-async def _answers() -> bool:
-    return True
-
-
 @dataclass(frozen=True, slots=True)
 class Identity:
     """What a client says of itself in its first request, trimmed: nothing else of `node` is kept (XP-19).
@@ -85,10 +81,6 @@ class Identity:
     dynamic: Mapping[str, str] | None = None
     user_agent: str = ""
     features: frozenset[str] = frozenset()
-    peer: str = ""
-    """Address of the connection, for people."""
-    is_alive: Callable[[], Awaitable[bool]] = field(default=_answers, compare=False)
-    """Whether the peer of this stream still answers, as far as the kernel knows (architecture §7)."""
     peer: str = ""
     """Where it is connected from, for people: gRPC's `ipv4:127.0.0.1:5`."""
     is_alive: Callable[[], Awaitable[bool]] = field(default=assumed_alive, compare=False)

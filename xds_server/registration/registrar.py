@@ -182,6 +182,11 @@ class Registrar:
         """Whether the control plane of that id is at work on this store."""
         return await self._instances.alive(instance_id)
 
+    def epoch(self, proxy: ProxyKey) -> int | None:
+        """Epoch of the lease that this instance holds on the proxy: the fence for what is written on its behalf."""
+        known = self._proxies.get(proxy)
+        return known.lease.epoch if known is not None and known.lease is not None else None
+
     # Registering
 
     async def _try(self, claim: Claim) -> Lease | None:
