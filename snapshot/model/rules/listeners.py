@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from snapshot.model.dataplane import Networking
-from snapshot.model.rules.paths import LARGEST_PORT, check_port, is_unspecified
+from snapshot.model.rules.paths import LARGEST_PORT, brief, check_port, is_unspecified
 from snapshot.model.validation import Violation
 
 NO_LISTENER_PORT = 49151

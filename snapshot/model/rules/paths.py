@@ -27,8 +27,12 @@ def _escape(character: str) -> str:
 
 def quoted(text: str) -> str:
     """`text` in quotes as Go writes it, cut where it is too long for a message."""
-    shown = text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}…"
-    return f'"{"".join(_ESCAPES.get(c) or (c if c.isprintable() else _escape(c)) for c in shown)}"'
+    return f'"{"".join(_ESCAPES.get(c) or (c if c.isprintable() else _escape(c)) for c in brief(text))}"'
+
+
+def brief(text: str) -> str:
+    """`text`, cut where it is too long for a message: many violations may repeat one long value."""
+    return text if len(text) <= _LONGEST_QUOTE else f"{text[:_LONGEST_QUOTE]}…"
 
 
 def key(path: str, name: str) -> str:

@@ -8,6 +8,7 @@ from snapshot.model.rules.tags import ONLY_SERVICE, WITH_SERVICE, check_connecti
 from snapshot.model.validation import Violation
 
 _EMPTY = "field cannot be empty"
+_MOST_INDEXES = 100
 
 
 def validate(spec: Retry) -> list[Violation]:
@@ -55,7 +56,7 @@ def _check_repetition(values: tuple[str, ...]) -> list[Violation]:
     for index, value in enumerate(values):
         places.setdefault(value, []).append(index)
     return [
-        Violation("conf.grpc.retryOn", f'repeated value "{value}" at indexes {indexes}')
+        Violation("conf.grpc.retryOn", f'repeated value "{value}" at indexes {indexes[:_MOST_INDEXES]}')
         for value, indexes in places.items()
         if len(indexes) > 1
     ]

@@ -372,3 +372,12 @@ def test_all_violations_at_once_in_the_order_of_the_sections():
         "networking.outbound[0].tags",
         "probes.port",
     ]
+
+
+def test_one_long_value_in_many_places_does_not_multiply():
+    inbounds = [{"port": 5} for _ in range(1000)]
+    tags = {"kuma.io/protocol": "x" * 100_000}
+    document = {"networking": {"address": "a" * 100_000, "inbound": [{**one, "tags": tags} for one in inbounds]}}
+    found = TYPES["Dataplane"].validate_spec(decode_spec("Dataplane", document).spec)
+    assert len(found) == 1 + 2 * len(inbounds) + len(inbounds) - 1
+    assert sum(len(message) for _, message in found) < 1_000_000
