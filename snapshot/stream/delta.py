@@ -21,6 +21,8 @@ class DeltaWatch(Watch):
     `unremoved` are names whose removal was refused; `rejected` leads from a refused name to all of its response.
     """
 
+    __slots__ = ("claimed", "first_answer", "holdings", "rejected", "unremoved")
+
     def __init__(self, type_url: str) -> None:
         super().__init__(type_url)
         self.claimed: dict[str, str] = {}
@@ -32,6 +34,8 @@ class DeltaWatch(Watch):
     def receive(self, request: DeltaRequest, now_s: float, resend: Collection[str]) -> tuple[Effect, ...]:
         """Take a message. `resend` are names that a first message gets even where it claims to have them (XP-99)."""
         before = self.subscription
+        if before is not None and not request.subscribe and not request.unsubscribe:
+            return self.answer(request.nonce, request.error, now_s)
         after = (before or Subscription()).changing(request.subscribe, request.unsubscribe, legacy=self.legacy)
         self.subscription = after
         effects = self.answer(request.nonce, request.error, now_s)

@@ -16,6 +16,8 @@ NACK_TEXT_BYTES: Final = 4096
 """How much of a client's complaint is kept (XP-58)."""
 MAX_OUTSTANDING: Final = 16
 """Responses of one type whose answers are still told apart; an answer to an older one is an unknown nonce (XP-46)."""
+MAX_ANSWERED: Final = 4
+"""Answered responses of one type that a late complaint can still name (XP-51)."""
 MAX_UNKNOWN_TYPES: Final = 32
 """Types this server does not have that one stream may ask for."""
 

@@ -20,7 +20,7 @@ NEVER: Final = math.inf
 
 def changed_clusters(clusters: Watch, state: NodeState) -> Iterator[XdsResource]:
     """Clusters that were added or changed and are not sent yet; the cost is that of the marks."""
-    for name in clusters.dirty:
+    for name in clusters.candidates(state) if clusters.everything else clusters.dirty:
         resource, held = clusters.find(state, name), clusters.held.get(name)
         if resource is not None and (held is None or held.version != resource.version):
             yield resource

@@ -56,6 +56,8 @@ class SotwWatch(Watch):
     the whole node, subscribed or not, whose part in the version is to be computed again (None: all of them).
     """
 
+    __slots__ = ("changed", "claimed_version", "latent", "latent_everything", "set_version")
+
     def __init__(self, type_url: str) -> None:
         super().__init__(type_url)
         self.latent: set[str] = set()

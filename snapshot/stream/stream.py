@@ -221,9 +221,9 @@ class Stream:
         watch = self._watches.get(type_url) or self._add(SotwWatch(type_url))
         if not isinstance(watch, SotwWatch):
             raise TypeError("a state-of-the-world request on a delta stream")
-        before = _length(watch.subscription)
+        before = watch.subscription
         effects = watch.receive(request, now_s)
-        self._name_bytes += _length(watch.subscription) - before
+        self._measure(before, watch.subscription)
         return effects
 
     def _receive_delta(self, type_url: str, request: DeltaRequest, now_s: float) -> tuple[Effect, ...]:
@@ -237,10 +237,14 @@ class Stream:
             raise TypeError("a delta request on a state-of-the-world stream")
         if type_url not in _RANK:
             watch.is_known, watch.legacy = False, True
-        before = _length(watch.subscription)
+        before = watch.subscription
         effects += watch.receive(request, now_s, self._endpoints_to_resend(request) if watch.is_endpoints else ())
-        self._name_bytes += _length(watch.subscription) - before
+        self._measure(before, watch.subscription)
         return effects
+
+    def _measure(self, before: Subscription | None, after: Subscription | None) -> None:
+        if after is not before:
+            self._name_bytes += _length(after) - _length(before)
 
     def _endpoints_to_resend(self, request: DeltaRequest) -> Collection[str]:
         """On reconnect, endpoints are sent again for clusters that were sent on this stream (XP-99)."""

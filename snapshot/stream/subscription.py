@@ -39,6 +39,8 @@ class Subscription:
     def listing(self, names: Iterable[str], *, legacy: bool) -> Subscription:
         """After a SotW request with the whole list `names`; `legacy`: an empty list can mean all (XP-20 to XP-25)."""
         listed = frozenset(names)
+        if listed == self.names and not self.everything and self.named:
+            return self
         if listed:
             wildcard = Wildcard.EXPLICIT if WILDCARD_NAME in listed else Wildcard.NONE
             return Subscription(wildcard, listed - {WILDCARD_NAME}, named=True)

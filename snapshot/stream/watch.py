@@ -13,7 +13,7 @@ from snapshot.cache.resource import XdsResource
 from snapshot.cache.snapshot import NodeState
 from snapshot.cache.type_url import CLUSTER, ENDPOINT, SECRET, WILDCARD_TYPES
 from snapshot.stream.effects import Acked, Effect, Nacked
-from snapshot.stream.limits import ACK_WAIT_S, MAX_OUTSTANDING, NACK_TEXT_BYTES
+from snapshot.stream.limits import ACK_WAIT_S, MAX_ANSWERED, MAX_OUTSTANDING, NACK_TEXT_BYTES
 from snapshot.stream.requests import Nack
 from snapshot.stream.status import NackRecord, SyncState, TypeStatus
 from snapshot.stream.subscription import Subscription
@@ -66,6 +66,29 @@ class Watch:
     Invariants: every held or marked name is subscribed or under the wildcard, or leaving; what is leaving is held; a
     SotW watch has at most one unanswered response.
     """
+
+    __slots__ = (
+        "acked_epoch",
+        "acked_version",
+        "dirty",
+        "everything",
+        "forced",
+        "greeting",
+        "held",
+        "is_complete",
+        "is_endpoints",
+        "is_known",
+        "kept_endpoints",
+        "last",
+        "leaving",
+        "legacy",
+        "nack",
+        "outstanding",
+        "removed_last",
+        "removes_now",
+        "subscription",
+        "type_url",
+    )
 
     def __init__(self, type_url: str) -> None:
         self.type_url: Final = type_url
@@ -201,6 +224,9 @@ class Watch:
             other.answered = True
             if other is sent:
                 break
+        answered = [nonce for nonce, other in self.outstanding.items() if other.answered]
+        for nonce in answered[:-MAX_ANSWERED]:
+            del self.outstanding[nonce]
 
     def record(self, sent: Sent) -> None:
         """A response goes out now."""
@@ -241,9 +267,7 @@ class Watch:
         subscription = self.subscription or Subscription()
         for label, names in self._named_sets():
             if not subscription.everything and not set(names) <= subscription.names | self.leaving.keys():
-                raise AssertionError(
-                    f"{label} outside the subscription: {set(names) - subscription.names} {self.__dict__}"
-                )
+                raise AssertionError(f"{label} outside the subscription: {set(names) - subscription.names}")
         if not self.leaving.keys() <= self.held.keys():
             raise AssertionError(f"leaving, yet not held: {self.leaving.keys() - self.held.keys()}")
         if len(self.outstanding) > MAX_OUTSTANDING or any(key != sent.nonce for key, sent in self.outstanding.items()):

@@ -96,7 +96,7 @@ MUTATIONS = [
         "XP-38",
         "delta.py",
         "            self.forced.update(\n                (before.names",
-        "            self.latest = (\n                (before.names",
+        "            _ = (\n                (before.names",
     ),
     (
         "XP-39",
@@ -181,8 +181,8 @@ MUTATIONS = [
     (
         "XP-59",
         "watch.py",
-        "self.nack = NackRecord(now_s, sent.version, sent.nonce, detail)",
-        "self.nack = NackRecord(now_s, sent.version, 'all', detail)",
+        "        self.on_refused(sent)\n",
+        "        self.on_refused(sent)\n        Watch.find = lambda self, state, name: None\n",
     ),
     ("XP-60", "sotw.py", "if held is None or held.version != resource.version:", "if True:"),
     (
@@ -227,7 +227,7 @@ MUTATIONS = [
         "XP-70",
         "sotw.py",
         "if name not in self.forced and held is not None and held.version == resource.version:",
-        "if False:",
+        NEVER,
     ),
     (
         "XP-70",
@@ -479,8 +479,8 @@ MUTATIONS = [
     (
         "XP-181",
         "stream.py",
-        "            if watch.marked:\n                response = self._push(watch, state, now_s)",
-        "            if watch.marked:\n                if watch.type_url == CLUSTER and watch.last and not watch.last.answered:\n                    continue\n                response = self._push(watch, state, now_s)",
+        "        for watch in self._watches.values():\n            if watch.marked:\n                response",
+        "        for watch in reversed(self._watches.values()):\n            if watch.marked:\n                response",
     ),
     (
         "XP-182",

@@ -3,6 +3,7 @@
 import pytest
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryRequest, DiscoveryRequest
 
+from snapshot.cache.snapshot import Changes
 from snapshot.cache.type_url import CLUSTER, ENDPOINT
 from snapshot.stream import (
     BodyCache,
@@ -19,7 +20,7 @@ from snapshot.stream import (
     decode_sotw,
 )
 from snapshot.stream.limits import MAX_UNKNOWN_TYPES
-from tests.support.conversation import IDENTIFIER, Node
+from tests.support.conversation import IDENTIFIER, Node, resource
 
 
 def stream_of(variant: Variant, **limits) -> Stream:
@@ -59,6 +60,29 @@ def test_decode_delta():
     assert decode_delta(message) == DeltaRequest(CLUSTER, ("a", "in"), ("b", "out"), {"a": "1"}, "7")
     message.error_detail.message = ""
     assert decode_delta(message).error == Nack(0, ""), "an empty error_detail is a NACK as well"
+
+
+@pytest.mark.rule("XP-157", "XP-156")
+def test_names_stay_as_they_were_written():
+    names = ("xdstp://A/Type/x?b=1&a=%20", "Ü|:/ %", "", "a" * 4096)
+    assert decode_sotw(DiscoveryRequest(resource_names=names)).names == names
+    assert decode_delta(DeltaDiscoveryRequest(resource_names_subscribe=names)).subscribe == names
+
+
+@pytest.mark.rule("XP-62", "XP-63")
+def test_system_version_is_the_same_where_the_client_holds_the_same():
+    def version_after(*contents: str) -> str:
+        node, stream = Node(), stream_of(Variant.DELTA)
+        stream.attach(node)
+        stream.receive(DeltaRequest(CLUSTER), 0)
+        for content in contents:
+            node.put(resource(CLUSTER, content[0], content))
+            stream.published(Changes({CLUSTER: frozenset({content[0]})}), 0)
+            response = stream.next_response(0)
+            stream.receive(DeltaRequest(CLUSTER, nonce=response.nonce), 0)
+        return response.version
+
+    assert version_after("a1", "b1") == version_after("b1", "a2", "a1") != version_after("a2", "b1")
 
 
 CASES = [
