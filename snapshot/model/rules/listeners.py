@@ -57,9 +57,8 @@ def check_places(networking: Networking) -> list[Violation]:
     for place in _places(networking):
         taken = earlier.setdefault(place.port, {})
         if (other := _overlapping(place, taken)) is not None:
-            text = (
-                f"{place.address}:{place.port} is already taken by {other.path}; each listener needs a place of its own"
-            )
+            where = f"{brief(place.address)}:{place.port}"
+            text = f"{where} is already taken by {other.path}; each listener needs a place of its own"
             violations.append(Violation(f"{place.path}.port", text))
         else:
             taken["" if is_unspecified(place.address) else place.address] = place
