@@ -108,9 +108,11 @@ class Client:
             connection.connect()
             pin = getattr(connection, "pin", "")
             if isinstance(self._trust, FirstSeen):
-                self._trust = Pinned(pin, "the first answer")
+                self._trust = Pinned(pin, "its first answer", "start again")
             body = json.dumps({**request, **({"cpPin": pin} if pin else {})})
-            connection.request("POST", "/bootstrap", body, {"Content-Type": "application/json"})
+            # The control plane wants the port in the Host header even where it is the scheme's own (R §7.2).
+            headers = {"Host": str(self.target).partition("//")[2], "Content-Type": "application/json"}
+            connection.request("POST", "/bootstrap", body, headers)
             response = connection.getresponse()
             data = response.read(MAX_BODY_BYTES + 1)
         finally:
@@ -131,6 +133,8 @@ class Client:
                 )
             case http.client.NOT_FOUND if said == WRONG_PORT:
                 raise StartError(f"{self.target} has no bootstrap: {WRONG_PORT_HINT}")
+            case http.client.TOO_MANY_REQUESTS:
+                raise UnavailableError(f"{self.target} is busy ({said or status})")
             case _ if http.client.BAD_REQUEST <= status < http.client.INTERNAL_SERVER_ERROR:
                 raise StartError(f"Invalid request: {said or http.client.responses.get(status, status)}")
             case _:

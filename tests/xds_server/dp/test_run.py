@@ -103,10 +103,10 @@ def test_a_stored_dataplane_is_named_by_mesh_and_name(kuma_dp, dp_server) -> Non
 
 class TestAnAbsentControlPlane:
     def test_is_asked_again_until_it_answers(self, kuma_dp, dp_server) -> None:
-        dp_server.answers = [(404, ""), (503, "not yet"), dp_server.answers[0]]
+        dp_server.answers = [(404, ""), (503, "not yet"), (429, "slow down"), dp_server.answers[0]]
         done = kuma_dp.run()
         assert done.returncode == 0
-        assert len(dp_server.requests) == 3
+        assert len(dp_server.requests) == 4
         assert "does not know this Dataplane yet" in done.stderr
         assert "answered 503 not yet; trying again in" in done.stderr
 

@@ -30,7 +30,8 @@ class TestTheOrder:
         assert trust_for(_options("--skip-verify"), {"CpPin": "x"}, REMOTE, {}) == Unverified()
 
     def test_the_pin_in_the_token_serves_everywhere(self) -> None:
-        assert trust_for(_options(), {"CpPin": "x"}, REMOTE, {}) == Pinned("x", "the dataplane token")
+        trust = trust_for(_options(), {"CpPin": "x"}, REMOTE, {})
+        assert (trust.pin, trust.origin) == ("x", "the dataplane token")
 
     def test_a_certificate_in_the_data_directory_serves_on_loopback(self, tmp_path, cp_pem) -> None:
         (tmp_path / "kuma-cp.crt").write_bytes(cp_pem.read_bytes())
@@ -83,7 +84,9 @@ def test_the_first_key_is_kept_and_a_later_one_refused(kuma_dp, dp_server, tmp_p
     assert dp_server.requests[0]["cpPin"] == pin
     assert "trusting" not in kuma_dp.run(*kuma_dp.without_token, usual=False).stderr
     known.write_text(f"{endpoint} {'A' * 43}=\n")
-    assert "it is another one" in kuma_dp.run(*kuma_dp.without_token, usual=False).stderr
+    err = kuma_dp.run(*kuma_dp.without_token, usual=False).stderr
+    assert "it is another one" in err
+    assert f"remove the line of {endpoint} from {known}" in err
 
 
 def test_the_first_key_is_kept_once_over_retries(kuma_dp, dp_server) -> None:
