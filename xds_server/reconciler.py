@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import itertools
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -43,6 +44,11 @@ WINDOW_MIN_S: Final = 0.010
 WINDOW_MAX_S: Final = 1.0
 WINDOW_PER_COST: Final = 7 / 3
 """A push that costs c is followed by a window of 7/3 c: pushes take at most 30 % of the loop (performance T3)."""
+NODES_PER_PUSH: Final = 200
+CHANGES_PER_READ: Final = 500
+"""Both bound how long one step holds the loop (XP-128); what is left over comes with the next."""
+FIRST_ANSWERS_S: Final = 10.0
+"""How long a start waits for domain names, however many do not answer."""
 RETRY_MIN_S: Final = 0.1
 RETRY_MAX_S: Final = 5.0
 ENGINE_TYPES: Final = KINDS.keys() - {"DataplaneInsight", "Secret", "GlobalSecret"}
@@ -166,7 +172,11 @@ class Reconciler:
         changes = [change for stored in everything for change in self._changes_of(stored.key, stored)]
         self._names.start(self._tell)
         self._names.use(self._uses)
-        await self._names.settled(self._uses)
+        try:
+            async with asyncio.timeout(FIRST_ANSWERS_S):
+                await self._names.settled(self._uses)
+        except TimeoutError:
+            _log.warning("starting without an answer for some domain names of Dataplanes", names=len(self._uses))
         self._pending += changes
         self._follow_from = head
         await self._push()
@@ -186,7 +196,10 @@ class Reconciler:
     # What streams and others ask
 
     def join(self, proxy: ProxyKey, node: NodeInfo, listener: Listener) -> NodeHandle:
-        """Make the node known. `listener` is called in the loop whenever something changed for it."""
+        """Make the node known. `listener` is called in the loop whenever something changed for it.
+
+        Where another stream of the node is served already, `state()` is there at once and no call announces it.
+        """
         handle = NodeHandle(proxy, listener, self._engine)
         self._handles.setdefault(proxy, {})[handle] = None
         self._pending_nodes[proxy] = NodeJoined(proxy, node)
@@ -264,7 +277,7 @@ class Reconciler:
         return min(pause_s * 2, RETRY_MAX_S)
 
     async def _read_log(self) -> None:
-        changes = await self._store.changes(self._follow_from)
+        changes = await self._store.changes(self._follow_from, CHANGES_PER_READ)
         for change in changes:
             self._pending += self._changes_of(change.key, change.stored)
         if changes:
@@ -382,10 +395,13 @@ class Reconciler:
             waiting.cancel()
 
     async def _push(self) -> float:
-        """Apply everything that is pending and wake the streams; returns what it cost the loop, in seconds."""
+        """Apply what is pending and wake the streams; returns what the fan-out cost the loop, in seconds."""
         head = self._follow_from
-        changes = [*self._failed, *self._pending, *self._pending_nodes.values()]
-        self._failed, self._pending, self._pending_nodes = [], [], {}
+        nodes = list(itertools.islice(self._pending_nodes, NODES_PER_PUSH))
+        changes = [*self._failed, *self._pending, *(self._pending_nodes.pop(proxy) for proxy in nodes)]
+        self._failed, self._pending = [], []
+        if self._pending_nodes:
+            self._wake.set()
         cost_s = 0.0
         if changes:
             started_s = self._clock.monotonic_s()
@@ -394,8 +410,9 @@ class Reconciler:
             if publication is not None:
                 self._publish(publication.changes)
             await asyncio.sleep(0)  # the woken writers come first: what they cost counts
-            cost_s = self._clock.monotonic_s() - started_s
-            self._observer(Push(built_s - started_s, cost_s, len(changes), publication))
+            total_s = self._clock.monotonic_s() - started_s
+            cost_s = total_s * _fan_out_share(publication, nodes)
+            self._observer(Push(built_s - started_s, total_s, len(changes), publication))
         self._applied.advance(head)
         return cost_s
 
@@ -428,6 +445,14 @@ class Reconciler:
                     handle.listener(changes)
                 except Exception:  # noqa: BLE001  # a fault of one stream is not the others'
                     _log.exception("a stream could not be woken", proxy=proxy)
+
+
+def _fan_out_share(publication: Publication | None, joined: Sequence[ProxyKey]) -> float:
+    """The part of a push that told proxies of changes. The first build of a proxy that joined is no reason to wait."""
+    if publication is None or not publication.changes:
+        return 1.0
+    news = publication.changes
+    return 1.0 - sum(proxy in news for proxy in joined) / len(news)
 
 
 class _Write(NamedTuple):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import structlog
@@ -26,25 +27,40 @@ TIMEOUT_S: Final = 5.0
 _log = structlog.get_logger(__name__)
 
 
-async def system_resolve(name: str) -> str:
-    """The first IPv4 address, else the first IPv6 address, as the operating system answers. Raises OSError."""
-    answers = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    addresses = sorted(answers, key=lambda answer: answer[0] != socket.AF_INET)  # stable: keeps the order within each
-    if not addresses:
+class SystemResolve:
+    """Asks the operating system, in threads of its own: a name server that is silent must block nobody else."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(PARALLEL, thread_name_prefix="resolve")
+
+    async def __call__(self, name: str) -> str:
+        """The first IPv4 address, else the first IPv6 address. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        answers = await loop.run_in_executor(self._threads, _addresses, name)
+        return next((address for family, address in answers if family == socket.AF_INET), answers[0][1])
+
+    def close(self) -> None:
+        """Start no further question."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+def _addresses(name: str) -> list[tuple[int, str]]:
+    found = socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    if not found:
         raise OSError("no addresses")
-    return str(addresses[0][4][0])
+    return [(family, str(address[0])) for family, _, _, _, address in found]
 
 
 class Resolver:
     """Keeps the answers of the names in use. `start` before `use`; `tell` is called in the loop, only with news."""
 
     def __init__(
-        self, clock: Clock, *, ttl_s: float = 10.0, timeout_s: float = TIMEOUT_S, resolve: Resolve = system_resolve
+        self, clock: Clock, *, ttl_s: float = 10.0, timeout_s: float = TIMEOUT_S, resolve: Resolve | None = None
     ) -> None:
         self._clock = clock
         self._ttl_s = ttl_s
         self._timeout_s = timeout_s
-        self._resolve = resolve
+        self._resolve = resolve or SystemResolve()
         self._answers: dict[str, NameResolved | NameFailed | None] = {}
         self._addresses: dict[str, str] = {}
         self._asking: dict[str, asyncio.Task[None]] = {}
@@ -63,6 +79,8 @@ class Resolver:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if isinstance(self._resolve, SystemResolve):
+            self._resolve.close()
 
     def use(self, names: Iterable[str]) -> None:
         """These names, and no others, are in use from now on; new ones are asked for at once."""

@@ -47,7 +47,7 @@ class FakeClock:
             if not future.done():
                 future.set_result(None)
             await settle()
-        self._elapsed_s = end_s
+        self._elapsed_s = max(self._elapsed_s, end_s)  # a woken task may have jumped further
         await settle()
 
 

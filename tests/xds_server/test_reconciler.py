@@ -19,7 +19,7 @@ from snapshot.model.meta import ProxyKey
 from snapshot.topology.proxy import NodeInfo
 from tests.support.clock import FakeClock, settle
 from tests.support.stores import dataplane, insight, lease, mesh
-from xds_server.reconciler import Reconciler
+from xds_server.reconciler import NODES_PER_PUSH, Reconciler
 from xds_server.store import Delete, MemoryStore, Put, StoreUnavailable
 
 A, B = ProxyKey("default", "a"), ProxyKey("default", "b")
@@ -359,3 +359,34 @@ async def test_the_newest_dataplane_can_be_asked_for(store, engine, reconciler, 
     await store.apply(Delete(dataplane("a")))
     await clock.advance(1)
     assert reconciler.dataplane(A) is None
+
+
+async def test_a_storm_of_joins_is_built_in_parts_without_long_windows(engine, reconciler, clock):
+    await started(reconciler, engine)
+    proxies = [A._replace(name=f"p{n}") for n in range(NODES_PER_PUSH * 2 + 1)]
+    apply = engine.apply
+
+    def slow(changes):
+        clock.jump(0.3)
+        apply(changes)
+        return Publication({change.proxy: NEWS for change in changes})
+
+    engine.apply = slow
+    for proxy in proxies:
+        reconciler.join(proxy, NodeInfo(), lambda news: None)
+    await clock.advance(0.95)
+    assert [len(batch) for batch in engine.batches] == [NODES_PER_PUSH, NODES_PER_PUSH, 1]
+
+
+async def test_names_that_never_answer_do_not_hold_up_the_start(store, engine, names, clock, monkeypatch):
+    monkeypatch.setattr("xds_server.reconciler.FIRST_ANSWERS_S", 0.02)
+    await store.apply(Put(dataplane("a"), named("a.example")))
+
+    async def never(names):
+        await asyncio.Event().wait()
+
+    names.settled = never
+    reconciler = Reconciler(store, engine, names, clock)
+    await asyncio.wait_for(reconciler.start(), 5)
+    assert engine.kinds == [["ResourcePut"]]
+    await reconciler.stop()

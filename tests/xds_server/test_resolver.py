@@ -7,7 +7,7 @@ import pytest
 
 from snapshot.engine.world import NameFailed, NameResolved
 from tests.support.clock import FakeClock, settle
-from xds_server.resolver import PARALLEL, Resolver, system_resolve
+from xds_server.resolver import PARALLEL, Resolver, SystemResolve
 
 
 class Zone:
@@ -137,19 +137,23 @@ async def test_a_slow_name_is_asked_for_once_at_a_time(clock, news):
 
 
 async def test_the_system_answers_ipv4_first(monkeypatch):
-    async def answers(self, host, port, **kwargs):
-        return [
-            (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("2001:db8::1", 0, 0, 0)),
-            (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.7", 0)),
-            (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0)),
-        ]
-
-    monkeypatch.setattr(type(asyncio.get_running_loop()), "getaddrinfo", answers)
-    assert await system_resolve("both.example") == "192.0.2.7"
+    answers = [
+        (socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("2001:db8::1", 0, 0, 0)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.7", 0)),
+        (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 0)),
+    ]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **kwargs: answers)
+    resolve = SystemResolve()
+    assert await resolve("both.example") == "192.0.2.7"
+    del answers[1:]
+    assert await resolve("six.example") == "2001:db8::1"
+    resolve.close()
 
 
 async def test_localhost_resolves_through_the_system():
-    assert await system_resolve("localhost") in {"127.0.0.1", "::1"}
+    resolve = SystemResolve()
+    assert await resolve("localhost") in {"127.0.0.1", "::1"}
+    resolve.close()
 
 
 async def test_a_label_that_cannot_be_encoded_is_a_failure(clock, news):
