@@ -73,7 +73,7 @@ def _dropped(_logger: object, _method: str, _event: structlog.typing.EventDict) 
 
 
 class _Generation(Collector):
-    """`<name>`: count and sum of milliseconds, with a histogram `<name>_seconds` beside it for the quantiles."""
+    """A summary of milliseconds, Kuma's unit. It has no quantiles: those cannot be added up over instances."""
 
     def __init__(self, name: str, registry: CollectorRegistry, zone: str) -> None:
         self._name, self._zone = name, zone

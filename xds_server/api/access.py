@@ -14,15 +14,8 @@ from xds_server.tokens.subject import TokenError, User
 
 ANONYMOUS: Final = User("mesh-system:anonymous", (UNAUTHENTICATED,))
 LOCAL_ADMIN: Final = User(ADMIN, (ADMIN, AUTHENTICATED))
-_FORWARDING: Final = (
-    "forwarded",
-    "via",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-proto",
-    "x-real-ip",
-    "origin",
-)
+_NOT_DIRECT: Final = ("forwarded", "via", "origin", "x-forwarded", "x-real-ip", "x-client-ip", "true-client-ip", "cf-")
+"""Beginnings of headers that a proxy or a web page adds."""
 _OWN_SITE: Final = frozenset({"", "none", "same-origin"})
 _AS_ADMIN: Final = (
     "authorization",
@@ -58,7 +51,7 @@ def is_operator(request: Request) -> bool:
     return (
         request.client is not None
         and is_loopback(request.client.host)
-        and not any(name in headers for name in _FORWARDING)
+        and not any(name.startswith(_NOT_DIRECT) for name in headers)
         and headers.get("sec-fetch-site", "") in _OWN_SITE
         and _local_host(headers.getlist("host"))
     )

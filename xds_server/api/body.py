@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, Final
 
 import msgspec
@@ -10,22 +11,26 @@ from starlette.requests import ClientDisconnect, Request
 
 from xds_server.api.errors import ApiError, PlainError
 
+_SLOWEST_S: Final = 30.0
 _JSON: Final = frozenset({"application/json"})
 _YAML: Final = frozenset({"application/yaml", "application/x-yaml", "text/yaml", "text/x-yaml"})
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """At most `limit` bytes. Raises ApiError 413."""
+    """At most `limit` bytes. Raises ApiError 413, and 408 for a peer that dribbles."""
     length = request.headers.get("content-length", "0")
     if length.isdigit() and int(length) > limit:
         raise _too_large(limit)
     parts, size = [], 0
     try:
-        async for part in request.stream():
-            size += len(part)
-            if size > limit:
-                raise _too_large(limit)
-            parts.append(part)
+        async with asyncio.timeout(_SLOWEST_S):
+            async for part in request.stream():
+                size += len(part)
+                if size > limit:
+                    raise _too_large(limit)
+                parts.append(part)
+    except TimeoutError as error:
+        raise ApiError(408, f"The body did not arrive within {_SLOWEST_S:g} s") from error
     except ClientDisconnect as error:
         raise ApiError(400, "The request ended before its body") from error
     return b"".join(parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Final
 
@@ -21,6 +22,7 @@ from xds_server.telemetry import HttpMetrics
 
 _log = structlog.get_logger(__name__)
 _BODY_LIMIT: Final = 4 * 1024 * 1024
+_SLOWEST_S: Final = 30.0
 _DUMPER: Final = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
@@ -68,11 +70,15 @@ class _Bootstrap:
 
 async def _body(http: Request) -> bytes:
     parts, size = [], 0
-    async for part in http.stream():
-        size += len(part)
-        if size > _BODY_LIMIT:
-            raise Outcome(413, f"the request must not exceed {_BODY_LIMIT} bytes")
-        parts.append(part)
+    try:
+        async with asyncio.timeout(_SLOWEST_S):
+            async for part in http.stream():
+                size += len(part)
+                if size > _BODY_LIMIT:
+                    raise Outcome(413, f"the request must not exceed {_BODY_LIMIT} bytes")
+                parts.append(part)
+    except TimeoutError as error:
+        raise Outcome(408, f"the request did not arrive within {_SLOWEST_S:g} s") from error
     return b"".join(parts)
 
 

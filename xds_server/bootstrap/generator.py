@@ -6,15 +6,17 @@ import json
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+from snapshot.model.admission import with_zone
 from snapshot.model.codec import DecodeError, decode_spec
 from snapshot.model.dataplane import Dataplane
 from snapshot.model.meta import ProxyKey, ResourceKey
+from snapshot.model.rules.mesh import membership_refusal
 from snapshot.model.validation import Violation
 from snapshot.registry import descriptor
 from xds_server.bootstrap.request import BootstrapRequest, metadata_version
 from xds_server.bootstrap.template import BootstrapValues, bootstrap
 from xds_server.certs.pair import TlsPair, ca_fault
-from xds_server.config import Config
+from xds_server.config import Config, ConfigError
 from xds_server.store.contract import ResourceStore
 from xds_server.tokens.authority import Authority
 from xds_server.tokens.subject import Subject, TokenError
@@ -47,13 +49,17 @@ class _Proxy(NamedTuple):
 
 
 class BootstrapGenerator:
-    """Makes bootstraps; `tls` is the pair of the DP server and of ADS."""
+    """Makes bootstraps; `tls` is the pair of the DP server and of ADS. Raises ConfigError where it lacks `xdsHost`."""
 
     def __init__(self, config: Config, store: ResourceStore, authority: Authority, tls: TlsPair) -> None:
         self._config = config
         self._store = store
         self._authority = authority
         self.tls = tls
+        host = config.bootstrap_server.params.xds_host
+        if host and host not in tls.sans:
+            names = ", ".join(tls.sans)
+            raise ConfigError([f"bootstrapServer.params.xdsHost: {host!r} must be a name of the certificate: {names}"])
 
     async def generate(self, request: BootstrapRequest, host_header: str) -> dict[str, Any]:
         """The bootstrap as plain values. Raises Outcome."""
@@ -118,11 +124,19 @@ class BootstrapGenerator:
                 violations.append(
                     Violation(field, f'"{said[:253]}" is different than in the resource: "{meant[:253]}"')
                 )
-        if not violations and await self._store.get(ResourceKey("Mesh", "", key.mesh)) is None:
-            violations.append(Violation("mesh", f'mesh "{key.mesh}" does not exist'))
+        if not violations and (refusal := await self._refusal_of_mesh(key.mesh, spec)) is not None:
+            violations.append(Violation("mesh", refusal))
         if violations:
             raise Outcome(422, "; ".join(f"{field}: {message}" for field, message in violations))
         return _Proxy(key, spec)
+
+    async def _refusal_of_mesh(self, mesh: str, spec: Dataplane) -> str | None:
+        """Why the mesh cannot take the proxy in. ADS asks again: the mesh may change until then."""
+        stored = await self._store.get(ResourceKey("Mesh", "", mesh))
+        if stored is None:
+            return f'mesh "{mesh}" does not exist'
+        admitted = with_zone(spec, self._config.multizone.zone.name)
+        return membership_refusal(mesh, decode_spec("Mesh", stored.spec).spec, admitted)
 
     async def _stored(self, key: ProxyKey) -> _Proxy:
         stored = await self._store.get(ResourceKey("Dataplane", *key))

@@ -78,6 +78,7 @@ async def test_a_process_on_this_machine_is_the_operator(clients, address, host)
         {"x-forwarded-for": "127.0.0.1"},
         {"forwarded": "for=127.0.0.1"},
         {"x-real-ip": "127.0.0.1"},
+        {"x-forwarded-prefix": "/"},
         {"via": "1.1 proxy"},
         {"origin": "http://localhost:5681"},
         {"origin": "null"},

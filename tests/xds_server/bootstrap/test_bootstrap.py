@@ -19,6 +19,7 @@ from tests.support.control_plane import control_plane_parts
 from xds_server.api.serve import ServeError, Server
 from xds_server.bootstrap.app import bootstrap_app
 from xds_server.bootstrap.generator import BootstrapGenerator
+from xds_server.config import ConfigError
 from xds_server.store.contract import Put
 from xds_server.tokens.keys import DATAPLANE, secret_spec
 
@@ -288,6 +289,23 @@ async def test_a_silent_peer_is_closed(dp, monkeypatch):
 async def test_a_taken_port_is_named(dp):
     with pytest.raises(ServeError, match=rf"cannot listen on 127\.0\.0\.1:{dp.port}: .* set dpServer\.port"):
         await Server(lambda: None, "dpServer.port").start("127.0.0.1", dp.port)
+
+
+async def test_a_proxy_that_its_mesh_does_not_take_is_refused_at_once(dp):
+    rule = {"dataplaneProxy": {"requirements": [{"tags": {"team": "a"}}]}}
+    await dp.parts.store.apply(Put(ResourceKey("Mesh", "", "default"), {"constraints": rule}))
+    response = await dp.post(request(await dp.token()))
+    assert response.status_code == 422
+    assert response.text.startswith('mesh: dataplane cannot be a member of mesh "default"')
+
+
+async def test_a_configured_host_must_be_in_the_certificate(tmp_path):
+    parts = await control_plane_parts(tmp_path, KUMA_BOOTSTRAP_SERVER_PARAMS_XDS_HOST="cp.example")
+    with pytest.raises(ConfigError, match=r"bootstrapServer\.params\.xdsHost: 'cp\.example' must be a name"):
+        BootstrapGenerator(parts.config, parts.store, parts.authority, parts.tls)
+    async with running(tmp_path, KUMA_BOOTSTRAP_SERVER_PARAMS_XDS_HOST="localhost") as dp:
+        made = yaml.safe_load((await dp.post(request(await dp.token()), headers={"host": "any.example:1"})).text)
+    assert made["staticResources"]["clusters"][0]["type"] == "STRICT_DNS"
 
 
 def envoy_binary():
