@@ -15,6 +15,7 @@ import structlog
 
 from snapshot.engine.engine import Engine
 from snapshot.registry import descriptor
+from snapshot.stream.limits import Limits
 from snapshot.topology.proxy import Settings
 from xds_server.ads.hds import CheckDefaults, HealthDiscovery
 from xds_server.ads.health_writer import HealthWriter
@@ -181,6 +182,7 @@ class ControlPlane:
             authenticator=StreamAuthenticator(authority, reconciler, required=config.dp_auth),
             registrar=StreamRegistrar(registrar),
             nodes=reconciler,
+            limits=Limits(names=config.xds_server.limits.names_per_request),
             observer=observer,
             hds=self._health_discovery(store, reconciler, registrar, observer),
         )
@@ -221,6 +223,7 @@ class ControlPlane:
             ping_timeout_s=xds.keepalive.timeout,
             max_message_bytes=xds.limits.message_size,
             streams_per_proxy=xds.limits.streams_per_proxy,
+            requests_per_s=xds.limits.requests_per_second,
             connections_per_address=xds.limits.connections_per_address,
             drain_s=xds.drain_time,
         )

@@ -35,6 +35,7 @@ INAPPLICABLE: Final[Mapping[str, tuple[Any, str]]] = {
     "store.upsert.conflictRetryBaseBackoff": (Seconds(0.1), "conflicting writes are repeated at once"),
     "store.upsert.conflictRetryMaxTimes": (5, "conflicting writes are repeated at once"),
     "xdsServer.dataplaneConfigurationRefreshInterval": (Seconds(1.0), _POLLING),
+    "xdsServer.dataplaneStatusFlushInterval": (Seconds(10.0), "insights are written in batches when they change"),
     "xdsServer.nackBackoff": (Seconds(5.0), "after a rejection only a different configuration is sent"),
     "monitoringAssignmentServer.port": (5676, _MADS),
     "monitoringAssignmentServer.apiVersions": (("v1",), _MADS),

@@ -90,7 +90,6 @@ class XdsServer(Node, frozen=True, kw_only=True):
     port: Port = 5677
     drain_time: NotNegative = Seconds(10.0)
     leave_grace: NotNegative = Seconds(2.0)
-    dataplane_status_flush_interval: Positive = Seconds(10.0)
     keepalive: Keepalive = Keepalive()
     limits: XdsLimits = XdsLimits()
 
