@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
 from snapshot.model.meta import ProxyKey
 from xds_server.clock import Clock
+
+SLACK: Final = 64
+"""Replaced deadlines that may lie about before they are swept: a proxy that comes and goes for ever costs nothing."""
 
 _log = structlog.get_logger(__name__)
 
@@ -41,6 +44,9 @@ class Deadlines:
         at_s = self._clock.monotonic_s() + max(0.0, wait_s)
         self._current[proxy] = (at_s, epoch)
         heapq.heappush(self._heap, (at_s, proxy, epoch))
+        if len(self._heap) > 2 * len(self._current) + SLACK:
+            self._heap = [(due_s, key, one) for key, (due_s, one) in self._current.items()]
+            heapq.heapify(self._heap)
         if self._heap[0][1] == proxy:
             self._earlier.set()
 

@@ -168,7 +168,10 @@ class SqlStore:
 def _prepare(path: Path) -> tuple[DirectoryLock, int]:
     """Lock the directory, create the file, check it, migrate it; returns the lock and the head of the log."""
     create_private(path)
-    lock = DirectoryLock(path.parent)
+    try:
+        lock = DirectoryLock(path.parent)
+    except OSError as error:
+        raise StoreUnusable(f"store {path}: {error}: check the permissions of the data directory") from error
     try:
         made = engine(path, writes=True)
         try:

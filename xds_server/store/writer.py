@@ -103,7 +103,10 @@ class GroupWriter:
                 self._trim(connection, table.head)
         except SQLAlchemyError as error:
             self._disconnect()
-            return [unavailable(error, self._path)] * len(group)
+            return [unavailable(error, self._path) for _ in group]
+        except Exception as error:  # noqa: BLE001  # the thread must live, and every caller must hear of it
+            self._disconnect()
+            return [StoreUnavailable(f"store {self._path}: {error!r}") for _ in group]
         return outcomes
 
     @staticmethod

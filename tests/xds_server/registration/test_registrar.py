@@ -387,3 +387,44 @@ async def test_a_storm_of_registrations_is_committed_in_groups(tmp_path, clock):
 def _named(n):
     made = claim()
     return type(made)(PROXY._replace(name=f"dp-{n}"), made.dataplane)
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_stream_that_comes_while_another_goes_keeps_the_dataplane(cp, other, store, clock, turns):
+    hold = await cp.register(claim())
+
+    async def come():
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await other.register(claim())
+
+    await asyncio.gather(cp.release(hold, Ending.LEFT), come())
+    await clock.advance(100)
+    assert await registered(store)
+    assert (await stored_lease(store)).instance == "cp-2"
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_stream_that_comes_at_the_very_deadline_is_registered(cp, other, store, clock, turns):
+    await cp.release(await cp.register(claim()), Ending.LEFT)
+    clock.jump(2)
+
+    async def come():
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await other.register(claim())
+
+    await asyncio.gather(cp._expire(PROXY, (await stored_lease(store)).epoch), come())
+    await clock.advance(100)
+    assert await registered(store)
+
+
+async def test_two_instances_at_once_agree_on_one_lease(cp, other, store, clock):
+    holds = await asyncio.gather(*(one.register(claim()) for one in (cp, other, cp, other)))
+    winner = (await stored_lease(store)).instance
+    loser, losing = (other, holds[1::2]) if winner == "cp-1" else (cp, holds[::2])
+    for hold in losing:
+        await loser.release(hold, Ending.LEFT)
+    await clock.advance(100)
+    assert await registered(store)
+    assert (await stored_lease(store)).instance == winner
