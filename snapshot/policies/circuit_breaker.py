@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import msgspec
 from envoy.config.cluster.v3.circuit_breaker_pb2 import CircuitBreakers
 from envoy.config.cluster.v3.outlier_detection_pb2 import OutlierDetection
 from google.protobuf.wrappers_pb2 import UInt32Value
@@ -14,6 +15,8 @@ from snapshot.model.policies import CircuitBreakerConf, Detectors, Thresholds
 from snapshot.policies.bounds import Reader
 
 _STDEV_SCALE: Final = 1000
+_FACTOR: Final = "conf.detectors.standardDeviation.factor"
+_LARGEST_FACTOR: Final = 4_000_000
 _ON: Final = 100
 _OFF: Final = 0
 
@@ -25,10 +28,16 @@ def apply_circuit_breaker(draft: ClusterDraft, conf: CircuitBreakerConf | None) 
     reader = Reader()
     if conf.thresholds is not None:
         draft.cluster.circuit_breakers.CopyFrom(_thresholds(conf.thresholds))
+    detectors = conf.detectors or Detectors()
+    if not _possible(detectors):
+        reader.reasons.append(
+            f"{_FACTOR}: {_factor(detectors)} is no number from 0 to {_LARGEST_FACTOR}; it is switched off"
+        )
+        detectors = msgspec.structs.replace(detectors, standard_deviation=None)
     outliers = OutlierDetection(
         max_ejection_percent=_wrapped(conf.max_ejection_percent),
         split_external_local_origin_errors=conf.split_external_and_local_errors,
-        **_detectors(conf.detectors or Detectors()),
+        **_detectors(detectors),
     )
     if (interval := reader.positive("conf.interval", conf.interval, "Envoy's default of 10s is used")) is not None:
         outliers.interval.CopyFrom(duration(interval))
@@ -37,6 +46,14 @@ def apply_circuit_breaker(draft: ClusterDraft, conf: CircuitBreakerConf | None) 
         outliers.base_ejection_time.CopyFrom(duration(ejection))
     draft.cluster.outlier_detection.CopyFrom(outliers)
     return reader.reasons
+
+
+def _factor(conf: Detectors) -> float:
+    return (conf.standard_deviation and conf.standard_deviation.factor) or 0.0
+
+
+def _possible(conf: Detectors) -> bool:
+    return 0 <= _factor(conf) <= _LARGEST_FACTOR
 
 
 def _wrapped(value: int | None) -> Any:

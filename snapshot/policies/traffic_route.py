@@ -16,6 +16,7 @@ _HASH_FUNCTIONS: Final = {
 }
 _FIELD: Final = "conf.loadBalancer.ringHash"
 _LEAST_CHOICES: Final = 2
+_DEFAULT_SMALLEST_RING: Final = 1024
 _LARGEST_RING: Final = 8 * 1024 * 1024
 
 
@@ -49,13 +50,14 @@ def _ring_hash(cluster: Any, conf: RingHash) -> list[str]:
         known = ", ".join(_HASH_FUNCTIONS)
         return [f'{_FIELD}.hashFunction: "{conf.hash_function}" is none of {known}; round robin is used']
     largest = conf.max_ring_size or _LARGEST_RING
-    if max(conf.min_ring_size, conf.max_ring_size) > _LARGEST_RING or conf.min_ring_size > largest:
-        wrong = f"{conf.min_ring_size} to {largest} is no range of sizes up to {_LARGEST_RING}"
+    smallest = conf.min_ring_size or min(_DEFAULT_SMALLEST_RING, largest)
+    if max(smallest, largest) > _LARGEST_RING or smallest > largest:
+        wrong = f"{smallest} to {largest} is no range of sizes up to {_LARGEST_RING}"
         return [f"{_FIELD}: {wrong}; round robin is used"]
     cluster.lb_policy = Cluster.RING_HASH
     cluster.ring_hash_lb_config.hash_function = function
-    if conf.min_ring_size:
-        cluster.ring_hash_lb_config.minimum_ring_size.CopyFrom(UInt64Value(value=conf.min_ring_size))
+    if conf.min_ring_size or smallest < _DEFAULT_SMALLEST_RING:
+        cluster.ring_hash_lb_config.minimum_ring_size.CopyFrom(UInt64Value(value=smallest))
     if conf.max_ring_size:
         cluster.ring_hash_lb_config.maximum_ring_size.CopyFrom(UInt64Value(value=conf.max_ring_size))
     return []
