@@ -19,7 +19,10 @@ class NodeState(Protocol):
         ...
 
     def names(self, type_url: str) -> Collection[str]:
-        """All names of that type that belong to this node's state."""
+        """All names of that type that belong to this node's state: a live set-like view, so that asking costs nothing.
+
+        A resource that `get` gives and `names` does not list is served by name only (XP-162).
+        """
         ...
 
 
