@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import asyncio
+
 import httpx
 import pytest
 
-from xds_server.diagnostics import diagnostics_app
+from tests.support.control_plane import control_plane_parts
+from xds_server.clock import SystemClock
+from xds_server.diagnostics import count_resources, diagnostics_app
 from xds_server.telemetry import Telemetry
 
 
@@ -35,3 +39,18 @@ async def test_metrics_are_prometheus_text(client):
 
 async def test_other_paths_are_not_found(client):
     assert (await client.get("/x")).status_code == 404
+
+
+class OneRound(SystemClock):
+    async def sleep(self, seconds):
+        assert seconds == 60
+        raise asyncio.CancelledError
+
+
+async def test_resources_are_counted_by_type(tmp_path):
+    parts = await control_plane_parts(tmp_path)
+    with pytest.raises(asyncio.CancelledError):
+        await count_resources(parts.telemetry, parts.store, OneRound())
+    text = parts.telemetry.exposition().decode()
+    assert 'resources_count{resource_type="Mesh",zone="Standalone"} 1.0' in text
+    assert 'resources_count{resource_type="GlobalSecret",zone="Standalone"} 4.0' in text

@@ -24,7 +24,7 @@ def _logging_as_before():
 def test_kumas_metrics_have_kumas_names():
     telemetry = Telemetry()
     telemetry.xds.opened()
-    telemetry.xds.sent("type.googleapis.com/x")
+    telemetry.xds.sent("type.googleapis.com/x", 100)
     telemetry.xds.received("type.googleapis.com/x", ack=False)
     telemetry.xds.generated(0.002)
     telemetry.hds.generation_failed()

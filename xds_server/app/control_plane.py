@@ -34,7 +34,7 @@ from xds_server.bootstrap.generator import BootstrapGenerator
 from xds_server.certs.pair import CertificateError, TlsPair, control_plane_pair, load_pair
 from xds_server.clock import SystemClock
 from xds_server.config import Config, ConfigError
-from xds_server.diagnostics import diagnostics_app
+from xds_server.diagnostics import count_resources, diagnostics_app
 from xds_server.insights import Insights
 from xds_server.reconciler import Push, Reconciler
 from xds_server.registration import Patience, Registrar
@@ -102,6 +102,7 @@ class ControlPlane:
         self._tell(first, certificate)
         self._task(ring.follow(), "signing-keys")
         self._task(self.telemetry.watch_loop(), "loop-lag")
+        self._task(count_resources(self.telemetry, store, clock), "resources-count")
 
         reconciler = await self._start_reconciler(store, first)
         insights = Insights(
