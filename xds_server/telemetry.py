@@ -65,6 +65,8 @@ def set_up_logging(level: str = "info", form: str = "console", stream: TextIO | 
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
+    # one line for each malformed request would let anybody fill the log
+    logging.getLogger("uvicorn.error").setLevel(max(_LEVELS[level], logging.ERROR))
     root.setLevel(max(_LEVELS[level], logging.WARNING if level == "info" else 0))
 
 
