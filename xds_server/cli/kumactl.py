@@ -135,7 +135,7 @@ def get(
     ctx: typer.Context,
     *,
     resource_type: Annotated[str, typer.Argument(metavar="TYPE", help="dataplanes, dataplane, meshes, …")],
-    name: Annotated[str, typer.Argument(metavar="[NAME]", help="One resource; all without it.")] = "",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="One resource; all without it.")] = "",
     size: Annotated[int | None, typer.Option(help="Longest list to print.", min=1, show_default=False)] = None,
     offset: Annotated[str, typer.Option(help="Where the list begins.", show_default=False)] = "",
     output: Out = Output.TABLE,

@@ -104,11 +104,20 @@ class Rest:
             with error:
                 raise _refusal(_answer(error), self.address) from error
         except (OSError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", None) or error or type(error).__name__
-            raise CommandError(
-                f"the control plane at {self.address} is not reachable: {reason}; "
-                "is `kuma-cp run` running there? --address (or KUMACTL_ADDRESS) names another"
-            ) from error
+            raise CommandError(_unreachable(self.address, error)) from error
+
+
+def _unreachable(address: str, error: Exception) -> str:
+    reason = getattr(error, "reason", None) or error
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return (
+            f"the certificate of {address} is not accepted: {reason.verify_message}; "
+            "give the one it chains to by --ca-cert-file (kuma-cp.crt in the control plane's data directory)"
+        )
+    return (
+        f"the control plane at {address} is not reachable: {reason or type(error).__name__}; "
+        "is `kuma-cp run` running there? --address (or KUMACTL_ADDRESS) names another"
+    )
 
 
 def path_of(*parts: str) -> str:

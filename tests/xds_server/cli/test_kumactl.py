@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import json
+import ssl
 import subprocess
 import sys
+import urllib.error
 
 import pytest
 import yaml
 
 from xds_server.cli.kumactl import persistent_first
+from xds_server.cli.rest import _unreachable
 
 DATAPLANE = """\
 type: Dataplane
@@ -128,6 +131,13 @@ class TestApply:
         _, out, _ = run("apply", "-o", "json", "-f", file(DATAPLANE.format(name="a")))
         assert json.loads(out) == [{"type": "Dataplane", "mesh": "default", "name": "a", "result": "created"}]
 
+    @pytest.mark.parametrize(("text", "said"), [("", "no resource in it"), (None, "no .yaml, .yml, .json file")])
+    def test_nothing_to_apply_is_an_error(self, run, file, tmp_path, text, said) -> None:
+        source = str(tmp_path) if text is None else file(text)
+        status, _, err = run("apply", "-f", source)
+        assert status == 1
+        assert said in err
+
     @pytest.mark.parametrize("source", ["/nowhere.yaml", "https://example.com/x.yaml"])
     def test_names_a_source_that_cannot_be_read(self, run, source) -> None:
         status, _, err = run("apply", "-f", source)
@@ -220,13 +230,59 @@ class TestGenerateDataplaneToken:
         assert err.startswith("Error: --valid-for: ")
 
 
+class TestEveryCommandPrintsJson:
+    @pytest.mark.parametrize(
+        ("argv", "expected"),
+        [
+            ("delete dataplane a", {"type": "Dataplane", "mesh": "default", "name": "a", "result": "deleted"}),
+            ("generate dataplane-token", {"token": "a.b.c"}),
+        ],
+    )
+    def test_of_what_it_did(self, api, run, argv, expected) -> None:
+        api.answer("PUT", f"{DEFAULT_DATAPLANES}/a", {"type": "Dataplane", "mesh": "default", "name": "a"})
+        assert json.loads(run(*argv.split(), "-o", "json")[1]) == expected
+
+    def test_of_a_dry_run(self, run, file) -> None:
+        _, out, _ = run("apply", "--dry-run", "-o", "json", "-f", file(DATAPLANE.format(name="a")))
+        assert [document["name"] for document in json.loads(out)] == ["a"]
+
+    def test_of_versions_with_and_without_a_control_plane(self, run) -> None:
+        assert json.loads(run("version", "-o", "json")[1])["server"]["version"] == "1.5.1"
+        status, out, err = run("version", "-o", "json", "--address", "http://127.0.0.1:1")
+        assert (status, json.loads(out)["server"]) == (0, None)
+        assert err.startswith("Warning: the control plane at http://127.0.0.1:1 is not reachable")
+
+
 class TestConnection:
+    @pytest.mark.parametrize(
+        ("flags", "said"),
+        [
+            (["--token-file", "/nowhere"], "Error: --token-file '/nowhere' cannot be read"),
+            (["--token-file", "/dev/null"], "Error: --token-file '/dev/null' is empty"),
+            (["--api-timeout", "soon"], "Error: --api-timeout: 'soon' is not a duration"),
+            (
+                ["--address", "https://a", "--ca-cert-file", "/dev/null"],
+                "Error: --ca-cert-file '/dev/null' is not a PEM",
+            ),
+        ],
+    )
+    def test_a_wrong_setting_is_named(self, run, flags, said) -> None:
+        status, _, err = run("get", "meshes", *flags)
+        assert status == 1
+        assert err.startswith(said)
+
     def test_a_refused_connection_names_address_and_remedy(self, run) -> None:
         status, _, err = run("get", "meshes", "--address", "http://127.0.0.1:1")
         assert status == 1
         assert err.startswith("Error: the control plane at http://127.0.0.1:1 is not reachable: ")
         assert "kuma-cp run" in err
         assert err.count("\n") == 1
+
+    def test_a_certificate_that_nothing_vouches_for_is_named_with_the_remedy(self) -> None:
+        error = ssl.SSLCertVerificationError("no")
+        error.verify_message = "self-signed certificate"
+        text = _unreachable("https://a", urllib.error.URLError(error))
+        assert text.startswith("the certificate of https://a is not accepted: self-signed certificate; give the one")
 
     @pytest.mark.parametrize("way", ["file", "environment"])
     def test_a_user_token_is_sent(self, api, run, tmp_path, monkeypatch, way) -> None:
