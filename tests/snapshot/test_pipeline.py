@@ -239,6 +239,15 @@ class TestIssues:
         assert set(result.snapshot.resources[LISTENER]) == {"inbound:10.0.0.1:80", "outbound:127.0.0.1:1000"}
         assert [issue.reason for issue in result.issues] == [f"networking.outbound[0]: {reason}; it is left out"]
 
+    def test_an_inbound_without_a_service_is_reported(self):
+        result = built(
+            dataplane(inbounds=(Inbound(port=80, tags=Tags({"a": "b"})), Inbound(port=81, tags=tags("web"))))
+        )
+        assert set(result.snapshot.resources[LISTENER]) == {"inbound:10.0.0.1:81"}
+        assert [issue.reason for issue in result.issues] == [
+            'networking.inbound[0]: tags: must have the tag "kuma.io/service"; it is left out'
+        ]
+
     def test_weights_that_envoy_cannot_add_up_are_reported(self):
         split = tuple(Split(weight=2**32 - 1, destination=tags(service)) for service in ("a", "b"))
         result = built(dataplane(REDIS), policy("TrafficRoute", "r", conf=TrafficRouteConf(split=split)))
@@ -260,6 +269,7 @@ class TestProvenance:
         ]
         result = built(dataplane(REDIS), *policies)
         kinds = {name: [key.type for key in objects] for (_, name), objects in result.provenance.items()}
+        assert len(result.provenance) == len(kinds)
         assert kinds == {
             "inbound:10.0.0.1:80": ["Dataplane"],
             "localhost:80": ["Dataplane"],

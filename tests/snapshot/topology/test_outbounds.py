@@ -3,7 +3,7 @@
 import pytest
 
 from snapshot.model.dataplane import Inbound, Outbound
-from snapshot.model.meta import NANOSECONDS, ResourceKey
+from snapshot.model.meta import NANOSECONDS, Resource, ResourceKey
 from snapshot.model.policies import CircuitBreakerConf, HttpTimeout, RetryConf, TimeoutConf
 from snapshot.model.tags import Tags
 from snapshot.model.traffic_route import HttpRule, Split, TrafficRouteConf
@@ -153,3 +153,25 @@ def test_unchanged_types_keep_what_they_remember():
 def test_whether_a_policy_can_change_a_proxy(candidate, expected):
     made = proxy(dataplane(REDIS), policy("TrafficRoute", "r", conf=TrafficRouteConf(destination=tags("cache"))))
     assert concerns_proxy(candidate, made) is expected
+
+
+@pytest.mark.parametrize(
+    "stranger",
+    [
+        ResourceKey("TrafficPermission", "default", "a"),
+        ResourceKey("Timeout", "another", "a"),
+    ],
+)
+def test_other_types_and_other_meshes_change_no_proxy(stranger):
+    made = proxy(dataplane(REDIS))
+    assert not concerns_proxy(Resource(key=stranger, spec=policy("Timeout", "a").spec), made)
+
+
+def test_remembering_is_bounded(monkeypatch):
+    monkeypatch.setattr("snapshot.topology.outbounds.KEPT", 3)
+    policies = mesh_policies(policy("TrafficRoute", "r", conf=EVERYTHING))
+    for port in range(1, 20):
+        spec = dataplane(Outbound(port=port, tags=tags("redis")))
+        made = routed_proxy(("default", "a"), spec, "10.0.0.1", NodeInfo(), policies)
+        assert [outbound.outbound.port for outbound in made.outbounds] == [port]
+    assert len(policies.answers.outbounds) <= 3
