@@ -317,12 +317,17 @@ class Registrar:
                 self._forget(proxy, known)
 
     async def _later_s(self, proxy: ProxyKey, epoch: int) -> float | None:
-        """How much longer to wait where the instance that holds the lease turns out to be alive."""
+        """How much longer to wait, where the instance that holds the lease was alive since the deadline was set."""
         stored = await self._store.get(ResourceKey(LEASE_TYPE, *proxy))
         lease = Lease.from_spec(stored.spec) if stored else None
-        if lease is None or lease.epoch != epoch or lease.instance == self._instance_id or lease.until_s is not None:
+        if lease is None or lease.epoch != epoch or lease.instance == self._instance_id:
             return None
-        return self._patience.restart_grace_s if await self._instances.alive(lease.instance) else None
+        now_s = self._clock.now().timestamp()
+        seen_s = await self._instances.seen_s(lease.instance)
+        if seen_s is None:
+            return None
+        due_s = goes_at_s(lease, seen_s + FRESH_S, self._started_s, self._patience)
+        return due_s - now_s if due_s > now_s else None
 
     async def _adopt_all(self) -> None:
         """Set deadlines for the leases of others: fenced, so it does no harm that several instances do."""
