@@ -96,7 +96,8 @@ async def test_an_unknown_proxy_is_told_what_to_do_and_served_once_it_is_known(m
     code, text = await stranger.stream.ended()
     assert code == "NOT_FOUND"
     assert text == (
-        'resource "default.backend-1" not found; create a Dataplane in Kuma CP first or pass it as an argument to kuma-dp'
+        'resource "default.backend-1" not found; '
+        "create a Dataplane in Kuma CP first or pass it as an argument to kuma-dp"
     )
     await mesh.apply(BACKEND)
     await mesh.proxy("backend-1", delta=delta).configure()

@@ -35,6 +35,8 @@ class Admission:
         self.settings = settings
         self.authenticator = authenticator
         self.connections = connections
+        self.stopping = False
+        """Whether the server is going down: then no end of a stream says anything about its proxy."""
         self._streams: dict[ProxyKey, int] = {}
 
     def connected(self, peer: str) -> None:
@@ -104,4 +106,6 @@ class Admission:
 
     async def ending(self, peer: str) -> Ending:
         """How a stream ended that we did not end."""
+        if self.stopping:
+            return Ending.SHUTDOWN
         return Ending.VANISHED if await self.connections.ended(peer) is PeerEnd.VANISHED else Ending.LEFT

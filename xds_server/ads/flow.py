@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+from xds_server.ads.ports import End
+
 BURST_S: Final = 1.0
 """How much unused pace may be saved up: a client that connects asks for several types at once."""
 
@@ -60,6 +62,27 @@ class WriteWatch:
             stuck()
         if self._writing:
             self._timer = loop.call_at(next(iter(self._writing.values())) + self._limit_s, self._look)
+
+
+async def converse(
+    read: Coroutine[Any, Any, None], write: Coroutine[Any, Any, None], ended: asyncio.Future[End]
+) -> None:
+    """Read and write in a task each until one of them ends, or `ended` is set: then the other ends too (XP-185).
+
+    Returns after `read` returned (a half-close); raises what either raised, or the End that was set.
+    """
+    reader, writer = asyncio.create_task(read), asyncio.create_task(write)
+    try:
+        await asyncio.wait((reader, writer, ended), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        reader.cancel()
+        writer.cancel()
+        await asyncio.wait((reader, writer))
+    if ended.done():
+        raise ended.result()
+    for task in (writer, reader):
+        if not task.cancelled():
+            task.result()
 
 
 async def undisturbed(work: Coroutine[Any, Any, None]) -> None:

@@ -19,7 +19,7 @@ from google.protobuf.message import DecodeError
 from snapshot.model.dataplane import Dataplane, Inbound
 from snapshot.model.meta import NANOSECONDS
 from xds_server.ads.admission import Admission
-from xds_server.ads.flow import Pace, WriteWatch
+from xds_server.ads.flow import Pace, WriteWatch, converse
 from xds_server.ads.node import MAX_ID_BYTES, invalid
 from xds_server.ads.ports import Dataplanes, End, Ending, HealthSink, Identity, Observer, Refused
 from xds_server.clock import Clock
@@ -184,18 +184,7 @@ class HealthSession:
 
     async def _converse(self) -> None:
         await self._context.send_initial_metadata(())  # a status can follow even while a write is stuck
-        reader, writer = asyncio.create_task(self._read()), asyncio.create_task(self._write())
-        try:
-            await asyncio.wait((reader, writer, self._ended), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            reader.cancel()
-            writer.cancel()
-            await asyncio.wait((reader, writer))
-        if self._ended.done():
-            raise self._ended.result()
-        for task in (writer, reader):
-            if not task.cancelled():
-                task.result()
+        await converse(self._read(), self._write(), self._ended)
 
     async def _read(self) -> None:
         parts, identity = self._parts, self.identity

@@ -88,7 +88,6 @@ class AdsServer:
         self._server: Any = None
         self._health: Any = None
         self._presented: TlsPair | None = None
-        self._stopping = False
 
     @property
     def open_streams(self) -> int:
@@ -135,7 +134,7 @@ class AdsServer:
         if self._server is None:
             return
         drain_s = self._settings.drain_s if drain_s is None else drain_s
-        self._stopping = True
+        self._parts.admission.stopping = True
         await self._set_health(serving=False)
         stopping = asyncio.ensure_future(self._server.stop(drain_s + FORCE_S))
         try:
@@ -184,7 +183,7 @@ class AdsServer:
         """Run one session to its end and give the stream its status. Errors end this stream and no other (XP-113)."""
         self._streams.add(session)
         try:
-            if self._stopping:
+            if self._parts.admission.stopping:
                 session.end(STOPPING)
             await self._guard(context, session.run(), session)
         finally:
@@ -210,8 +209,12 @@ class AdsServer:
 
     @staticmethod
     async def _abort(context: Any, code: str, text: str) -> NoReturn:
-        async with asyncio.timeout(ABORT_S):
-            await context.abort(grpc.StatusCode[code], text)
+        try:
+            async with asyncio.timeout(ABORT_S):
+                await context.abort(grpc.StatusCode[code], text)
+        except (TimeoutError, grpc.aio.InternalError) as error:
+            # nobody is there to be told, or nobody reads: gRPC takes this as an end that was announced
+            raise grpc.aio.AbortError(text) from error
         raise AssertionError("abort returns by raising")
 
     async def _drain(self, drain_s: float) -> None:

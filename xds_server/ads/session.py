@@ -35,7 +35,7 @@ from snapshot.stream import (
     decode_sotw,
 )
 from xds_server.ads.admission import Admission
-from xds_server.ads.flow import Pace, WriteWatch, undisturbed
+from xds_server.ads.flow import Pace, WriteWatch, converse, undisturbed
 from xds_server.ads.node import MAX_ID_BYTES, invalid
 from xds_server.ads.ports import End, Ending, Identity, NodeHandle, Nodes, Observer, Refused, Registrar, StreamRecord
 from xds_server.ads.settings import AdsSettings
@@ -80,6 +80,7 @@ class Session:
         self._ended: asyncio.Future[End] = asyncio.get_running_loop().create_future()
         self._writing = False
         self._end_after_write: End | None = None
+        self._next: Response | Withheld | None = None
         self._stuck = self._write_is_stuck
         self._handle: NodeHandle | None = None
         self._state: NodeState | None = None
@@ -240,18 +241,7 @@ class Session:
         """Read and write until one of the two ends, or somebody calls `end`. Returns after a half-close (XP-7)."""
         # with the metadata out of the way, a status can be sent even while a write is stuck
         await self._context.send_initial_metadata(())
-        reader, writer = asyncio.create_task(self._read()), asyncio.create_task(self._write())
-        try:
-            await asyncio.wait((reader, writer, self._ended), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            reader.cancel()
-            writer.cancel()
-            await asyncio.wait((reader, writer))
-        if self._ended.done():
-            raise self._ended.result()
-        for task in (writer, reader):
-            if not task.cancelled():
-                task.result()
+        await converse(self._read(), self._write(), self._ended)
 
     async def _read(self) -> None:
         """Take requests until the client half-closes."""
@@ -284,7 +274,15 @@ class Session:
             self._record.received(message.type_url or self.default_type)
         for effect in effects:
             self._perform(effect)
-        self._wake.set()
+        self._look(stream)
+
+    def _look(self, stream: Stream) -> None:
+        """Wake the writer only if there is something to write: most requests are ACKs, which ask for nothing."""
+        if self._writing or self._wake.is_set():
+            return  # it looks by itself
+        self._next = stream.next_response(self._parts.clock.monotonic_s())
+        if self._next is not None or stream.wake_at_s() is not None:
+            self._wake.set()
 
     def _perform(self, effect: Effect) -> None:
         record, observer, identity = self._record, self._parts.observer, self.identity
@@ -319,7 +317,7 @@ class Session:
         assert stream is not None  # noqa: S101  # `_admit` came before
         while True:
             wake.clear()
-            response = stream.next_response(clock.monotonic_s())
+            response, self._next = self._next or stream.next_response(clock.monotonic_s()), None
             match response:
                 case Response():
                     await self._send(response)
