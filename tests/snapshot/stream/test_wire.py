@@ -1,14 +1,16 @@
 """Messages put together by hand are what protobuf would have written."""
 
 import pytest
+from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.service.discovery.v3.discovery_pb2 import DeltaDiscoveryResponse, DiscoveryResponse
 from google.protobuf.internal.encoder import _VarintBytes
 
+from snapshot.cache.resource import XdsResource
 from snapshot.cache.type_url import CLUSTER, ENDPOINT
-from snapshot.stream import BodyCache
+from snapshot.stream import BodyCache, SotwRequest, Stream, Variant
 from snapshot.stream.bodies import cost, delta_body, empty_endpoints, sotw_body
 from snapshot.stream.wire import data, text, varint
-from tests.support.conversation import IDENTIFIER, name_and_content, resource
+from tests.support.conversation import IDENTIFIER, Node, name_and_content, resource
 
 
 @pytest.mark.parametrize("value", [0, 1, 127, 128, 300, 16_383, 16_384, 1 << 31, (1 << 64) - 1])
@@ -73,3 +75,32 @@ def test_the_cache_is_bounded_by_bytes():
     assert cache._bytes == sum(len(body) for body, _ in cache._entries.values())
     large = [resource(CLUSTER, "large", "x" * 5000)]
     assert cache.sotw(b"i", CLUSTER, large) is not cache.sotw(b"i", CLUSTER, large)
+
+
+@pytest.mark.rule("XP-183")
+def test_what_this_server_does_not_know_passes_unchanged():
+    newer = XdsResource(CLUSTER, "a", text(1, "a") + text(5000, "a field of a newer Envoy"))
+    sotw = DiscoveryResponse.FromString(sotw_body(b"i", CLUSTER, [newer]))
+    delta = DeltaDiscoveryResponse.FromString(delta_body(b"i", CLUSTER, [newer], ()))
+    assert sotw.resources[0].value == delta.resources[0].resource.value == newer.body
+
+
+@pytest.mark.rule("XP-180")
+def test_a_resource_does_not_follow_the_message_it_was_made_of():
+    message = Cluster(name="a", alt_stat_name="1")
+    made = XdsResource.of(CLUSTER, "a", message)
+    body, version = made.body, made.version
+    message.alt_stat_name = "2"
+    assert (made.body, made.version) == (body, version)
+
+
+@pytest.mark.rule("XP-130", "XP-132")
+def test_envoy_gets_a_complete_answer_of_any_size():
+    node, stream = Node(), Stream(Variant.SOTW, identifier="i", nonces=iter("123").__next__, bodies=BodyCache())
+    for number in range(12):
+        node.put(resource(CLUSTER, f"c{number}", "x" * 1_000_000))
+    stream.attach(node)
+    stream.receive(SotwRequest(CLUSTER), 0)
+    response = stream.next_response(0)
+    assert response.size > 12_000_000
+    assert len(DiscoveryResponse.FromString(response.message()).resources) == 12
