@@ -51,9 +51,9 @@ class Batch:
         self.facts_read = 0
 
     def tell(self, node: Node, names: Names) -> None:
-        """`names` changed for `node`."""
+        """`names` changed for `node`; called once for each node of a batch."""
         if any(names.values()):
-            self.news[node] = merged(self.news.get(node, {}), names)
+            self.news[node] = names
 
     def changes(self, rebuilt: list[SharedEndpoints]) -> dict[ProxyKey, Changes]:
         """The news of each node, with those about the `rebuilt` assignments. Equal news are one object."""

@@ -60,7 +60,7 @@ class Builder:
             self._build(mesh, node, own.spec, own.contribution.address, batch)
 
     def _build(self, mesh: MeshCatalog, node: Node, spec: Dataplane, address: str, batch: Batch) -> None:
-        facts = RecordedFacts(mesh.protocol)
+        facts = RecordedFacts(mesh.services)
         try:
             batch.proxies_routed += 1
             proxy = routed_proxy(node.key, spec, address, node.info, mesh.policies)
@@ -89,11 +89,12 @@ class Builder:
             node.built, node.endpoints, node.ready = built, _acquire(mesh, node, built.endpoints, batch), True
             batch.tell(node, merged(names, all_names(node)))
         elif before.parts != built.parts:
-            used = node.endpoints
             names = changed_names(before.snapshot, built.snapshot)
-            node.built, node.endpoints = built, _acquire(mesh, node, built.endpoints, batch)
-            names[type_url.ENDPOINT] = frozenset(name for name, _ in used.items() ^ node.endpoints.items())
-            _release(mesh, node, used, node.endpoints)
+            node.built = built
+            if before.endpoints != built.endpoints:
+                used, node.endpoints = node.endpoints, _acquire(mesh, node, built.endpoints, batch)
+                names[type_url.ENDPOINT] = frozenset(name for name, _ in used.items() ^ node.endpoints.items())
+                _release(mesh, node, used, node.endpoints)
             batch.tell(node, names)
 
     def rebuild_endpoints(self, batch: Batch) -> list[SharedEndpoints]:

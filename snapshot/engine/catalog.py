@@ -220,11 +220,6 @@ class MeshCatalog:
         if (known := self.services.get(service)) is not None and known.unused:
             del self.services[service]
 
-    def protocol(self, service: str) -> Protocol | None:
-        """Common protocol of all endpoints of the service, None where there are none."""
-        known = self.services.get(service)
-        return known.protocol if known else None
-
     def reached_by(self, dataplane: str) -> set[Node]:
         """The nodes whose state the Dataplane has a part in: its own, and those that use or ask about its services."""
         found = {self.nodes[dataplane]} if dataplane in self.nodes else set()

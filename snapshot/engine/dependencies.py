@@ -5,8 +5,9 @@ Never here: what is done about it (`engine.py`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from itertools import chain
+from typing import Protocol as TypingProtocol
 
 from snapshot.engine.node import Node
 from snapshot.model.selector import Selector
@@ -14,19 +15,26 @@ from snapshot.model.tags import ANY, Tags
 from snapshot.topology.proxy import Protocol
 
 
+class Answer(TypingProtocol):
+    """What is known about a service."""
+
+    protocol: Protocol | None
+
+
 class RecordedFacts:
     """Answers what a build asks about destinations, and remembers the questions."""
 
-    __slots__ = ("_protocol", "services")
+    __slots__ = ("_known", "services")
 
-    def __init__(self, protocol: Callable[[str], Protocol | None]) -> None:
-        self._protocol = protocol
+    def __init__(self, known: Mapping[str, Answer]) -> None:
+        self._known = known
         self.services: set[str] = set()
 
     def protocol(self, service: str) -> Protocol | None:
         """Common protocol of all endpoints of the service, None where there are none."""
         self.services.add(service)
-        return self._protocol(service)
+        known = self._known.get(service)
+        return known.protocol if known is not None else None
 
 
 class NodeIndex:

@@ -35,7 +35,7 @@ from snapshot.engine.world import (
 from snapshot.model.dataplane import Dataplane
 from snapshot.model.meta import ProxyKey, Resource, ResourceKey
 from snapshot.topology.mesh_context import Names, selected
-from snapshot.topology.outbounds import OUTBOUND_POLICIES
+from snapshot.topology.outbounds import ENVOY_REQUEST_TIMEOUT, OUTBOUND_POLICIES
 from snapshot.topology.proxy import NodeInfo, Settings
 
 
@@ -188,7 +188,7 @@ class Engine:
             index = self._meshes[name].index
             for policy in versions:
                 batch.nodes.update(dict.fromkeys(index.selected(policy.spec.sources)))
-                if policy.key.type == "Timeout":  # it also reaches the servers that it leads to (`long_requests`)
+                if _concerns_servers(policy):
                     batch.nodes.update(dict.fromkeys(index.selected(policy.spec.destinations)))
 
     def _forget_unused(self, batch: Batch) -> None:
@@ -272,6 +272,13 @@ class Engine:
     def check_invariants(self) -> None:
         """Raise InvariantBrokenError where the bookkeeping is wrong; slow, for tests."""
         check(self.world, self._meshes)
+
+
+def _concerns_servers(policy: Resource) -> bool:
+    """Whether the policy also decides the proxies that it leads to (`MeshPolicies.long_request`)."""
+    conf = policy.spec.conf if policy.key.type == "Timeout" else None
+    http = conf.http if conf else None
+    return http is not None and (http.request_timeout or 0) > ENVOY_REQUEST_TIMEOUT
 
 
 def _own_issues(mesh: MeshCatalog, key: ResourceKey) -> Iterator[Issue]:

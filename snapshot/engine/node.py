@@ -86,10 +86,10 @@ def changed_names(old: Snapshot, new: Snapshot) -> Names:
 
 
 def _changed(old: Mapping[str, XdsResource], new: Mapping[str, XdsResource]) -> frozenset[str]:
-    differing = [name for name, resource in new.items() if old.get(name) is not resource]
-    names = {name for name in differing if old.get(name) != new[name]}
-    if len(old) != len(new) - sum(name not in old for name in differing):
-        names.update(old.keys() - new.keys())
+    differing = [(name, before, after) for name, after in new.items() if (before := old.get(name)) is not after]
+    names = [name for name, before, after in differing if before is None or before.version != after.version]
+    if len(old) != len(new) - sum(before is None for _, before, _ in differing):
+        names.extend(old.keys() - new.keys())
     return frozenset(names)
 
 
