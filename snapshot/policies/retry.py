@@ -29,7 +29,7 @@ _GRPC_ON: Final = (
 def apply_retry(listener: ListenerDraft, protocol: Protocol, conf: RetryConf | None) -> list[str]:
     """Set the retries of an outbound's listener: connects of TCP, requests of HTTP, calls of gRPC.
 
-    Kuma 1.5 leaves http2 without retries. Its documentation promises `conf.http` for HTTP, so here it counts for both.
+    http2 has none, as in Kuma 1.5: with the default policy every http2 service would be retried that never was.
     """
     if conf is None:
         return []
@@ -45,9 +45,11 @@ def apply_retry(listener: ListenerDraft, protocol: Protocol, conf: RetryConf | N
 
 
 def _requests(protocol: Protocol, conf: RetryConf, reader: Reader) -> Any:
-    if protocol is Protocol.GRPC:
-        return None if conf.grpc is None else _grpc(conf.grpc, reader)
-    return None if conf.http is None else _http(conf.http, reader)
+    if protocol is Protocol.GRPC and conf.grpc is not None:
+        return _grpc(conf.grpc, reader)
+    if protocol is Protocol.HTTP and conf.http is not None:
+        return _http(conf.http, reader)
+    return None
 
 
 def _http(conf: HttpRetry, reader: Reader) -> Any:

@@ -138,6 +138,7 @@ def test_pauses_between_retries(back_off, reason, base_s):
     ("made", "protocol", "conf"),
     [
         (http_listener(), Protocol.HTTP, RetryConf(grpc=GrpcRetry(num_retries=1))),
+        (http_listener(), Protocol.HTTP2, RetryConf(http=HttpRetry(num_retries=1), grpc=GrpcRetry(num_retries=1))),
         (http_listener(grpc=True), Protocol.GRPC, RetryConf(http=HttpRetry(num_retries=1))),
         (tcp_listener(), Protocol.TCP, RetryConf(http=HttpRetry(num_retries=1))),
     ],
@@ -148,9 +149,9 @@ def test_retries_of_another_protocol_change_nothing(made, protocol, conf):
     assert made.chains[0].terminal.SerializeToString() == before
 
 
-def test_http_retries_count_for_http2():
+def test_the_retriable_method_none_is_skipped():
     made = http_listener()
-    apply_retry(made, Protocol.HTTP2, RetryConf(http=HttpRetry(num_retries=1, retriable_methods=("NONE", "GET"))))
+    apply_retry(made, Protocol.HTTP, RetryConf(http=HttpRetry(num_retries=1, retriable_methods=("NONE", "GET"))))
     policy = made.chains[0].http.route_config.virtual_hosts[0].retry_policy
     assert policy.num_retries.value == 1
     assert [h.string_match.exact for h in policy.retriable_request_headers] == ["GET"]
