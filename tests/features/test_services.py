@@ -125,3 +125,12 @@ async def test_a_dataplane_that_makes_no_sense_is_refused_with_its_fields(mesh, 
     code, text = await proxy.stream.ended()
     assert code == "PERMISSION_DENIED"
     assert text.startswith("could not register dataplane passed in kuma-dp run: networking.inbound[0].port: ")
+
+
+@pytest.mark.rule("XP-17")
+async def test_a_dataplane_that_an_operator_deletes_loses_its_stream(mesh, delta):
+    await mesh.apply(BACKEND)
+    proxy = mesh.proxy("backend-1", delta=delta)
+    await proxy.configure()
+    await mesh.delete("Dataplane", "backend-1")
+    assert await proxy.stream.ended() == ("NOT_FOUND", 'Dataplane "default.backend-1" was deleted')

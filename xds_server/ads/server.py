@@ -22,7 +22,7 @@ from xds_server.ads.connections import Connections
 from xds_server.ads.csds import ClientStatus
 from xds_server.ads.flow import WriteWatch
 from xds_server.ads.hds import HealthDiscovery, HealthParts, HealthSession
-from xds_server.ads.ports import Authenticator, End, Ending, Nodes, Observer, Registrar, TlsPair
+from xds_server.ads.ports import Authenticator, Dataplanes, End, Ending, Nodes, Observer, Registrar, TlsPair
 from xds_server.ads.services import CSDS, DISCOVERY_METHODS, HDS, SERVICE_NAMES, Methods, load_descriptors
 from xds_server.ads.session import Parts, Session
 from xds_server.ads.settings import AdsSettings, channel_options
@@ -46,6 +46,7 @@ class AdsServer:
 
     `tls` gives the pair to present and is asked at every connection (in a thread of gRPC's): a renewed certificate
     needs no restart (XP-151). None means plain text, which binds to loopback only. `hds` None: HDS is not offered.
+    `dataplanes` (default: those of `hds`) tells when an operator deletes one: that ends its streams.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class AdsServer:
         nodes: Nodes,
         observer: Observer,
         hds: HealthDiscovery | None = None,
+        dataplanes: Dataplanes | None = None,
         limits: Limits | None = None,
     ) -> None:
         self._settings = settings
@@ -82,6 +84,7 @@ class AdsServer:
             writes=WriteWatch(settings.write_timeout_s),
             limits=limits or Limits(),
             open_sessions={},
+            dataplanes=dataplanes or (hds.dataplanes if hds is not None else None),
         )
         self._hds = hds
         self._streams: set[Session | HealthSession] = set()
@@ -97,11 +100,6 @@ class AdsServer:
     def sessions(self, proxy: ProxyKey) -> frozenset[Session]:
         """The admitted discovery streams of a proxy."""
         return frozenset(self._parts.open_sessions.get(proxy, ()))
-
-    def end_proxy(self, proxy: ProxyKey, reason: str) -> None:
-        """End all streams of a proxy: an operator deleted it. Its next attempt is judged anew (XP-17)."""
-        for session in self.sessions(proxy):
-            session.end(End("NOT_FOUND", reason, Ending.LEFT))
 
     async def start(self, host: str, port: int) -> int:
         """Serve on `host:port` (0: any free port); answers the port. Raises AddressInUse, ValueError."""

@@ -37,7 +37,18 @@ from snapshot.stream import (
 from xds_server.ads.admission import Admission
 from xds_server.ads.flow import Pace, WriteWatch, converse, undisturbed
 from xds_server.ads.node import MAX_ID_BYTES, invalid
-from xds_server.ads.ports import End, Ending, Identity, NodeHandle, Nodes, Observer, Refused, Registrar, StreamRecord
+from xds_server.ads.ports import (
+    Dataplanes,
+    End,
+    Ending,
+    Identity,
+    NodeHandle,
+    Nodes,
+    Observer,
+    Refused,
+    Registrar,
+    StreamRecord,
+)
 from xds_server.ads.settings import AdsSettings
 from xds_server.clock import Clock
 
@@ -63,6 +74,7 @@ class Parts:
     writes: WriteWatch
     limits: Limits
     open_sessions: dict[ProxyKey, set[Session]]
+    dataplanes: Dataplanes | None
 
 
 class Session:
@@ -143,6 +155,8 @@ class Session:
         stack.callback(self._forget, identity.proxy)
         self._handle = parts.nodes.join(identity.proxy, identity.node, self._changed)
         stack.callback(parts.nodes.leave, self._handle)
+        if parts.dataplanes is not None:
+            stack.callback(parts.dataplanes.watch(identity.proxy, self._dataplane_changed))
         self._attach()
         return message
 
@@ -197,6 +211,12 @@ class Session:
 
     def _displaced(self, reason: str) -> None:
         self.end(End("PERMISSION_DENIED", reason, Ending.LEFT))
+
+    def _dataplane_changed(self) -> None:
+        """A Dataplane that an operator deletes takes its streams along; the next attempt is judged anew (XP-17)."""
+        identity, dataplanes = self.identity, self._parts.dataplanes
+        if identity is not None and dataplanes is not None and dataplanes.get(identity.proxy) is None:
+            self.end(End("NOT_FOUND", f'Dataplane "{identity.node_id}" was deleted', Ending.LEFT))
 
     def _write_is_stuck(self) -> None:
         self._parts.observer.count("stuck")
