@@ -296,7 +296,7 @@ def dataplanes(draw) -> Dataplane:
 
 _meshes = st.sampled_from((*MESHES, MESHES[0], MESHES[0]))
 _proxies = st.builds(proxy, st.sampled_from(PROXIES), _meshes)
-_policy_names = st.sampled_from(("a", "b", "c"))
+_policy_names = st.sampled_from(("a", "b"))
 _infos = st.builds(
     NodeInfo,
     admin_port=st.sampled_from((0, 9901)),
@@ -317,7 +317,8 @@ changes = st.one_of(
     _put_policy,
     _put_policy,
     st.builds(lambda of: ResourceGone(key("Dataplane", of.name, of.mesh)), _proxies),
-    st.builds(lambda kind, name, mesh: ResourceGone(key(kind, name, mesh)), _kinds, _policy_names, _meshes),
+    st.builds(lambda kind, name: ResourceGone(key(kind, name)), _kinds, _policy_names),
+    st.just(ResourceGone(key("TrafficRoute", "route-all"))),
     st.builds(mesh_put, _meshes),
     st.builds(lambda mesh: ResourceGone(key("Mesh", mesh)), _meshes),
     st.builds(NameResolved, st.sampled_from(HOSTS), st.sampled_from(("10.1.0.1", "10.1.0.2"))),
@@ -333,8 +334,9 @@ batches = st.lists(changes, max_size=5)
 
 @st.composite
 def histories(draw, max_batches: int = 10) -> list[list[Change]]:
-    """A mesh with a route for everything, some proxies that have joined, then any batches of any changes."""
+    """A mesh with a route for everything, some proxies that have joined and policies, then any batches of any changes."""
     start: list[Change] = [mesh_put(), route_all()]
     for name in PROXIES:
         start += [dataplane_put(name, draw(dataplanes())), joined(name, info=draw(_infos))]
+    start += draw(st.lists(_put_policy, max_size=4))
     return [start, *draw(st.lists(batches, max_size=max_batches))]
