@@ -39,6 +39,8 @@ ESTABLISHED: Final = 1
 SETTLE_S: Final = 0.1
 """How long the core may take from ending a call to closing its socket."""
 LOG_PAUSE_S: Final = 60.0
+SPOKE_KEPT: Final = 20_000
+"""Connections that are remembered to be gRPC's; the oldest are forgotten first."""
 
 Address = tuple[str, int]
 
@@ -148,6 +150,7 @@ class Connections:
         self._peers: dict[str, _Peer] = {}
         self._per_host: dict[str, int] = {}
         self._begun: deque[float] = deque()
+        self._spoke: dict[str, None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._unlogged = 0
@@ -206,13 +209,22 @@ class Connections:
         address = parse_peer(peer)
         host = address[0] if address else peer
         if known is None:
-            if self._begun:
-                self._begun.pop()  # the newest: a client speaks right after its handshake
+            self.spoke(peer)
             known = self._peers[peer] = _Peer(self._local_of(address) if address else None)
             self._per_host[host] = self._per_host.get(host, 0) + 1
         known.streams += 1
         loopback = address is None or ipaddress.ip_address(address[0]).is_loopback
         return 0 if loopback else self._per_host[host]
+
+    def spoke(self, peer: str) -> None:
+        """A call came from this peer, so its connection is gRPC's."""
+        if peer in self._spoke:
+            return
+        self._spoke[peer] = None
+        while len(self._spoke) > SPOKE_KEPT:
+            del self._spoke[next(iter(self._spoke))]
+        if self._begun:
+            self._begun.pop()  # the newest: a client speaks right after its handshake
 
     async def ended(self, peer: str) -> PeerEnd:
         """A stream of this peer ended, and not because we wanted it to. Takes up to 0.1 s."""
@@ -246,6 +258,7 @@ class Connections:
         known.streams -= 1
         if known.streams <= 0:
             del self._peers[peer]
+            self._spoke.pop(peer, None)  # the port may be used by another connection next
             address = parse_peer(peer)
             host = address[0] if address else peer
             left = self._per_host.pop(host, 1) - 1

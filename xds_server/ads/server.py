@@ -11,9 +11,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, NoReturn, TypeVar
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1.health import aio as health_aio
-from grpc_reflection.v1alpha import reflection
 
 from snapshot.model.meta import ProxyKey
 from snapshot.stream import BodyCache, Limits
@@ -22,6 +19,7 @@ from xds_server.ads.connections import Connections
 from xds_server.ads.csds import ClientStatus
 from xds_server.ads.flow import WriteWatch
 from xds_server.ads.hds import HealthDiscovery, HealthParts, HealthSession
+from xds_server.ads.introspection import serve_introspection
 from xds_server.ads.ports import Authenticator, Dataplanes, End, Ending, Nodes, Observer, Registrar, TlsPair
 from xds_server.ads.services import CSDS, DISCOVERY_METHODS, HDS, SERVICE_NAMES, Methods, load_descriptors
 from xds_server.ads.session import Parts, Session
@@ -90,6 +88,7 @@ class AdsServer:
         self._streams: set[Session | HealthSession] = set()
         self._server: Any = None
         self._health: Any = None
+        self._offered: tuple[str, ...] = ()
         self._presented: TlsPair | None = None
 
     @property
@@ -106,10 +105,9 @@ class AdsServer:
         if self._tls is None and not _is_loopback(host):
             raise ValueError(f"plain text is served on loopback only, not on {host}; configure TLS")
         server = grpc.aio.server(handlers=[self._methods()], options=channel_options(self._settings))
-        self._health = health_aio.HealthServicer()
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         load_descriptors()
-        reflection.enable_server_reflection(self._service_names(), server)
+        offered = tuple(name for name in SERVICE_NAMES if name != HDS or self._hds is not None)
+        self._health, self._offered = serve_introspection(server, offered, self._connections.spoke)
         target = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
             if self._tls is None:
@@ -124,7 +122,7 @@ class AdsServer:
         self._connections.start(host, bound)
         await server.start()
         self._server = server
-        await self._set_health(serving=True)
+        await self._health.say(self._offered, serving=True)
         return int(bound)
 
     async def stop(self, drain_s: float | None = None) -> None:
@@ -133,7 +131,7 @@ class AdsServer:
             return
         drain_s = self._settings.drain_s if drain_s is None else drain_s
         self._parts.admission.stopping = True
-        await self._set_health(serving=False)
+        await self._health.say(self._offered, serving=False)
         stopping = asyncio.ensure_future(self._server.stop(drain_s + FORCE_S))
         try:
             await self._drain(drain_s)
@@ -172,11 +170,6 @@ class AdsServer:
 
         return Methods(streams, {f"/{CSDS}/FetchClientStatus": fetch})
 
-    def _service_names(self) -> tuple[str, ...]:
-        offered = SERVICE_NAMES if self._hds is not None else tuple(name for name in SERVICE_NAMES if name != HDS)
-        own = (health_pb2.DESCRIPTOR.services_by_name["Health"].full_name, reflection.SERVICE_NAME)
-        return (*offered, *own)
-
     async def _serve(self, context: Any, session: Session | HealthSession) -> None:
         """Run one session to its end and give the stream its status. Errors end this stream and no other (XP-113)."""
         self._streams.add(session)
@@ -189,6 +182,7 @@ class AdsServer:
 
     async def _guard(self, context: Any, work: Awaitable[_T], session: Session | HealthSession | None = None) -> _T:
         """Turn whatever `work` raises into the status of its call."""
+        self._connections.spoke(context.peer())
         try:
             return await work
         except End as end:
@@ -227,11 +221,6 @@ class AdsServer:
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, not a secret
 
     # -- the rest
-
-    async def _set_health(self, *, serving: bool) -> None:
-        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        for name in ("", *self._service_names()):
-            await self._health.set(name, status)
 
     def _credentials(self, tls: Callable[[], TlsPair]) -> Any:
         self._presented = tls()

@@ -207,3 +207,13 @@ async def test_an_open_connection_answers_and_a_closed_one_does_not(harness):
     await harness.channels.pop().close()
     await harness.until(lambda: harness.server.open_streams == 0)
     assert not await identity.is_alive()
+
+
+async def test_a_health_check_is_no_silent_connection(special):
+    harness = await special(settings=QUICK)
+    for _ in range(2):
+        check = health_pb2_grpc.HealthStub(harness.channel()).Check
+        await check(health_pb2.HealthCheckRequest())
+        await check(health_pb2.HealthCheckRequest())
+    await asyncio.sleep(QUICK.handshake_timeout_s + 1.3)
+    assert harness.observer.counts["silent_connections"] == 0
