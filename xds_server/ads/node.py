@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+from google.protobuf.json_format import Error as JsonError
 from google.protobuf.json_format import MessageToDict
 
 from snapshot.model.codec import DecodeError, decode_spec
@@ -88,7 +89,7 @@ def _struct(metadata: Mapping[str, Any], key: str) -> dict[str, Any] | None:
         raise invalid(f"node metadata {key}: must be an object")
     try:
         return dict(MessageToDict(value.struct_value))
-    except ValueError as error:  # NaN and Infinity
+    except (ValueError, JsonError) as error:  # NaN and Infinity
         raise invalid(f"node metadata {key}: {error}") from error
 
 
@@ -118,6 +119,8 @@ def _carried(text: str) -> Carried | None:
     where = "node metadata dataplane.resource"
     try:
         document = json.loads(text)
+        if "\\u" in text:
+            json.dumps(document, ensure_ascii=False).encode()  # half of a surrogate pair is no text anybody could store
     except (ValueError, RecursionError) as error:
         raise invalid(f"{where}: not JSON: {error}") from error
     if not isinstance(document, dict):

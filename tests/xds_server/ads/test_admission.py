@@ -28,6 +28,12 @@ def carrying(resource: object) -> dict:
     return {"dataplane.resource": resource if isinstance(resource, str) else json.dumps(resource)}
 
 
+def not_a_number():
+    message = node("d.w", {"version": {"x": 1}})
+    message.metadata.fields["version"].struct_value.fields["x"].number_value = float("nan")
+    return message
+
+
 @pytest.mark.rule("XP-12", "XP-112")
 @pytest.mark.parametrize(
     ("fields", "text"),
