@@ -334,7 +334,7 @@ batches = st.lists(changes, max_size=5)
 
 @st.composite
 def histories(draw, max_batches: int = 10) -> list[list[Change]]:
-    """A mesh with a route for everything, some proxies that have joined and policies, then any batches of any changes."""
+    """A mesh with a route for everything, proxies that have joined, some policies; then any batches of any changes."""
     start: list[Change] = [mesh_put(), route_all()]
     for name in PROXIES:
         start += [dataplane_put(name, draw(dataplanes())), joined(name, info=draw(_infos))]

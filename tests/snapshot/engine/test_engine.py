@@ -220,6 +220,15 @@ def test_a_build_that_fails_keeps_the_last_good_state_and_stops_nobody_else(engi
     assert engine.apply([moved]).changes[WEB].names == {type_url.ENDPOINT: {"db"}}  # endpoints still reach it
 
 
+def test_a_change_that_is_taken_back_ends_the_failure_it_caused(engine, failing):
+    engine.apply([*START, joined("web")])
+    failing.add("web")
+    engine.apply([put("Timeout", "t", connect_timeout(1))])
+    failing.clear()
+    assert engine.apply([ResourceGone(key("Timeout", "t"))]).changes == {}
+    assert engine.issues() == ()
+
+
 @pytest.mark.parametrize(
     "concern",
     [
