@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import grpc
 from envoy.config.core.v3.health_check_pb2 import HEALTHY, UNKNOWN
@@ -26,6 +26,8 @@ from xds_server.clock import Clock
 
 CLUSTER_PREFIX: Final = "localhost:"
 READY: Final = frozenset({HEALTHY, UNKNOWN})
+SPECIFIER_TYPE: Final = "type.googleapis.com/envoy.service.health.v3.HealthCheckSpecifier"
+REPORT_TYPE: Final = "type.googleapis.com/envoy.service.health.v3.EndpointHealthResponse"
 MISSING: Final = "dataplane not found. Create Dataplane in Kuma CP first or pass it as an argument to kuma-dp"
 
 
@@ -40,6 +42,26 @@ class CheckDefaults:
     unhealthy_threshold: int = 1
 
 
+class HealthMetrics(Protocol):
+    """Counters of HDS (R §9.6); `telemetry.hds` is one."""
+
+    def opened(self) -> None:
+        """A stream was admitted."""
+        ...
+
+    def closed(self) -> None:
+        """It is gone."""
+        ...
+
+    def sent(self, type_url: str, size: int) -> None:
+        """A specifier of `size` bytes was written."""
+        ...
+
+    def received(self, type_url: str, *, ack: bool) -> None:
+        """A report came."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthDiscovery:
     """What HDS needs beside what every stream needs. `interval_s` is how often Envoy reports."""
@@ -48,6 +70,7 @@ class HealthDiscovery:
     sink: HealthSink
     interval_s: float = 5.0
     defaults: CheckDefaults = field(default_factory=CheckDefaults)
+    metrics: HealthMetrics | None = None
     wait_s: float = 30.0
     """How long a Dataplane that its ADS stream is about to register is waited for."""
 
@@ -157,6 +180,9 @@ class HealthSession:
         parts.admission.enter(identity.proxy)
         stack.callback(parts.admission.leave, identity.proxy)
         stack.callback(parts.admission.authenticator.watch(subject, self._revoked))
+        if (metrics := parts.health.metrics) is not None:
+            metrics.opened()
+            stack.callback(metrics.closed)
         return True
 
     def _wait_for_dataplane(self, stack: contextlib.AsyncExitStack) -> Callable[[Identity], Awaitable[None]]:
@@ -193,6 +219,8 @@ class HealthSession:
             message = _parsed(raw)
             if message.HasField("endpoint_health_response") and identity is not None:
                 parts.health.sink.report(identity.proxy, readiness(message.endpoint_health_response))
+                if parts.health.metrics is not None:
+                    parts.health.metrics.received(REPORT_TYPE, ack=True)
             elif message.HasField("health_check_request"):
                 self._same_node(message.health_check_request.node.id)
             delay_s = pace.delay_s(parts.clock.monotonic_s())
@@ -222,6 +250,8 @@ class HealthSession:
                 finally:
                     self._parts.writes.ended(self._stuck)
                 sent = wanted
+                if health.metrics is not None:
+                    health.metrics.sent(SPECIFIER_TYPE, len(wanted))
                 self.responses += 1
             await self._changed.wait()
 

@@ -40,13 +40,16 @@ class Harness:
     sink: FakeSink = field(default_factory=FakeSink)
     pair: Any = PAIR
     hds_wait_s: float = 30.0
+    hds_metrics: Any = None
     offer_hds: bool = True
     server: Any = None
     port: int = 0
     channels: list[Any] = field(default_factory=list)
 
     async def start(self) -> None:
-        hds = HealthDiscovery(dataplanes=self.dataplanes, sink=self.sink, wait_s=self.hds_wait_s)
+        hds = HealthDiscovery(
+            dataplanes=self.dataplanes, sink=self.sink, wait_s=self.hds_wait_s, metrics=self.hds_metrics
+        )
         self.server = AdsServer(
             self.settings,
             tls=lambda: self.pair,

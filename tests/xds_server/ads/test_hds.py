@@ -112,6 +112,38 @@ async def test_reports_reach_the_sink(harness, statuses, ready):
     assert harness.sink.reports == [(WEB, {}), (WEB, {8080: ready})]
 
 
+async def test_streams_specifiers_and_reports_are_counted(special):
+    class Metrics:
+        def __init__(self):
+            self.seen = []
+
+        def opened(self):
+            self.seen.append("opened")
+
+        def closed(self):
+            self.seen.append("closed")
+
+        def sent(self, type_url, size):
+            self.seen.append(("sent", type_url.rpartition(".")[2], size > 0))
+
+        def received(self, type_url, *, ack):
+            self.seen.append(("received", type_url.rpartition(".")[2], ack))
+
+    harness = await special(hds_metrics=Metrics())
+    harness.dataplanes.put(WEB, dataplane())
+    stream = await connect(harness)
+    await received(stream)
+    await stream.raw(report(HEALTHY))
+    await stream.half_close()
+    assert (await stream.ended())[0] == "OK"
+    assert harness.hds_metrics.seen == [
+        "opened",
+        ("sent", "HealthCheckSpecifier", True),
+        ("received", "EndpointHealthResponse", True),
+        "closed",
+    ]
+
+
 async def test_a_dataplane_that_is_about_to_be_registered_is_waited_for(harness):
     stream = await connect(harness)
     await harness.until(lambda: harness.dataplanes.watchers)
