@@ -116,7 +116,7 @@ def test_difference_of_snapshots(benchmark, size):
     to = outbounds(*(f"service-{at}" for at in range(size)))
     engine.apply([mesh_put(), route_all(), dataplane_put("p", dataplane("10.0.0.1", inbound("web"), to=to))])
     engine.apply([NodeJoined(ProxyKey("default", "p"), ADMIN)])
-    old = engine.state(ProxyKey("default", "p")).built.snapshot
+    old = engine.state(ProxyKey("default", "p")).built
     engine.apply([put("Timeout", "one", connect_timeout(7, destinations="service-1"))])
-    new = engine.state(ProxyKey("default", "p")).built.snapshot
+    new = engine.state(ProxyKey("default", "p")).built
     assert sum(map(len, benchmark(changed_names, old, new).values())) == 2

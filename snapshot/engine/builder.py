@@ -89,7 +89,7 @@ class Builder:
             node.built, node.endpoints, node.ready = built, _acquire(mesh, node, built.endpoints, batch), True
             batch.tell(node, merged(names, all_names(node)))
         elif before.parts != built.parts:
-            names = changed_names(before.snapshot, built.snapshot)
+            names = changed_names(before, built)
             node.built = built
             if before.endpoints != built.endpoints:
                 used, node.endpoints = node.endpoints, _acquire(mesh, node, built.endpoints, batch)

@@ -5,19 +5,22 @@ Never here: the rules of what is built when (`engine.py`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Final
 
 from snapshot.cache import type_url
 from snapshot.cache.resource import XdsResource
-from snapshot.cache.snapshot import Snapshot
 from snapshot.engine.world import Issue
+from snapshot.generators.part import Part
 from snapshot.model.meta import ProxyKey
 from snapshot.pipeline import Built
 from snapshot.topology.proxy import EndpointSelector, NodeInfo, Proxy
 
 Names = dict[str, frozenset[str]]
 """Names of resources by type URL."""
+
+RUN: Final = 32
+"""How many parts of a build are compared at once."""
 
 NO_NAMES: Final[frozenset[str]] = frozenset()
 
@@ -72,17 +75,32 @@ class Node:
         return self.built.snapshot.resources.get(url, {}).keys() if self.built else ()
 
 
-def changed_names(old: Snapshot, new: Snapshot) -> Names:
-    """The names whose content differs between two snapshots, by type URL; types without any are absent.
+def changed_names(old: Built, new: Built) -> Names:
+    """The names whose content differs between two builds, by type URL; types without any are absent.
 
-    Shared objects are told apart by identity first, so that unchanged resources cost one pointer comparison each.
+    A part stands for its resources, and both builds share the parts that did not change: runs of identical parts are
+    skipped at the price of a comparison of pointers, and only the names of the remaining ones are looked at.
     """
-    changed: Names = {}
-    if old is not new:
-        for url in old.resources.keys() | new.resources.keys():
-            if names := _changed(old.resources.get(url, {}), new.resources.get(url, {})):
-                changed[url] = names
-    return changed
+    if len(old.parts) != len(new.parts):
+        before, after = old.snapshot.resources, new.snapshot.resources
+        found = {url: _changed(before.get(url, {}), after.get(url, {})) for url in before.keys() | after.keys()}
+        return {url: names for url, names in found.items() if names}
+    changed: dict[str, set[str]] = {}
+    for was, now in _differing(old.parts, new.parts):
+        for resource in (*was.resources, *now.resources):
+            url, name = resource.type_url, resource.name
+            held = old.snapshot.resources.get(url, {}).get(name)
+            wanted = new.snapshot.resources.get(url, {}).get(name)
+            if held is not wanted and held != wanted:
+                changed.setdefault(url, set()).add(name)
+    return {url: frozenset(names) for url, names in changed.items()}
+
+
+def _differing(old: tuple[Part, ...], new: tuple[Part, ...]) -> Iterator[tuple[Part, Part]]:
+    for start in range(0, len(new), RUN):
+        run = slice(start, start + RUN)
+        if old[run] != new[run]:
+            yield from ((was, now) for was, now in zip(old[run], new[run], strict=True) if was is not now)
 
 
 def _changed(old: Mapping[str, XdsResource], new: Mapping[str, XdsResource]) -> frozenset[str]:
