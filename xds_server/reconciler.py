@@ -110,12 +110,16 @@ class Push:
 
 
 class NodeHandle:
-    """One stream's interest in a node. Several streams of one node have a handle each (XP-6, XP-9)."""
+    """One stream's interest in a node. Several streams of one node have a handle each (XP-6, XP-9).
 
-    __slots__ = ("_engine", "listener", "proxy")
+    `news_since_s` is when the oldest change behind the last call of `listener` became known (`Clock.monotonic_s`).
+    """
+
+    __slots__ = ("_engine", "listener", "news_since_s", "proxy")
 
     def __init__(self, proxy: ProxyKey, listener: Listener, engine: EngineLike) -> None:
         self.proxy = proxy
+        self.news_since_s = 0.0
         self.listener = listener
         self._engine = engine
 
@@ -150,6 +154,8 @@ class Reconciler:
         self._follow_from = 0
         self._pending: list[Change] = []
         self._pending_nodes: dict[ProxyKey, NodeJoined | NodeLeft] = {}
+        self._pending_since_s: float | None = None
+        self._news_since_s = 0.0
         self._failed: list[Change] = []
         self._handles: dict[ProxyKey, dict[NodeHandle, None]] = {}
         self._watches: dict[ResourceKey, dict[object, Callable[[Stored | None], None]]] = {}
@@ -241,6 +247,11 @@ class Reconciler:
 
         return unwatch
 
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """How many changes, and how many joining or leaving nodes, wait for the next push."""
+        return len(self._pending) + len(self._failed), len(self._pending_nodes)
+
     def issues(self) -> tuple[Issue, ...]:
         """Everything stored that has no effect, and why."""
         return (*self._undecodable.values(), *self._engine.issues())
@@ -283,7 +294,7 @@ class Reconciler:
         if changes:
             self._follow_from = changes[-1].seq
         self._names.use(self._uses)
-        self._wake.set()
+        self._arrived()
 
     async def _read_everything(self) -> None:
         head, everything = await self._store.snapshot()
@@ -294,7 +305,7 @@ class Reconciler:
                 self._pending += self._changes_of(stored.key, stored)
         self._follow_from = head
         self._names.use(self._uses)
-        self._wake.set()
+        self._arrived()
 
     def _changes_of(self, key: ResourceKey, stored: Stored | None) -> Iterator[Change]:
         """What the engine must be told of a change in the store; keeps the reconciler's own picture of it."""
@@ -305,7 +316,8 @@ class Reconciler:
         elif stored is None:
             self._undecodable.pop(key, None)
             self._use_names(key, frozenset())
-            self._dataplanes.pop(ProxyKey(key.mesh, key.name), None)
+            if key.type == "Dataplane":
+                self._dataplanes.pop(ProxyKey(key.mesh, key.name), None)
             yield ResourceGone(key)
         else:
             yield from self._decoded(stored)
@@ -363,6 +375,12 @@ class Reconciler:
 
     def _tell(self, answer: NameResolved | NameFailed) -> None:
         self._pending.append(answer)
+        self._arrived()
+
+    def _arrived(self) -> None:
+        """Changes are pending: note since when, and wake the task."""
+        if self._pending_since_s is None:
+            self._pending_since_s = self._clock.monotonic_s()
         self._wake.set()
 
     # Pushing
@@ -405,6 +423,8 @@ class Reconciler:
         cost_s = 0.0
         if changes:
             started_s = self._clock.monotonic_s()
+            self._news_since_s = started_s if self._pending_since_s is None else self._pending_since_s
+            self._pending_since_s = None
             publication = self._apply(changes)
             built_s = self._clock.monotonic_s()
             if publication is not None:
@@ -441,6 +461,7 @@ class Reconciler:
     def _publish(self, news: Mapping[ProxyKey, Changes]) -> None:
         for proxy, changes in news.items():
             for handle in list(self._handles.get(proxy, ())):
+                handle.news_since_s = self._news_since_s
                 try:
                     handle.listener(changes)
                 except Exception:  # noqa: BLE001  # a fault of one stream is not the others'

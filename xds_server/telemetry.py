@@ -9,7 +9,8 @@ import asyncio
 import logging
 import sys
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import Final, TextIO
 
 import structlog
@@ -20,9 +21,9 @@ from prometheus_client import (
     Histogram,
     PlatformCollector,
     ProcessCollector,
+    disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import SummaryMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
@@ -30,6 +31,8 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _LOOP_LAG_PERIOD_S: Final = 5.0
 _BUILD_BUCKETS_S: Final = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5)
 _SIZE_BUCKETS: Final = (100, 1_000, 10_000, 100_000, 1_000_000)
+_REMEMBERED: Final = 1024
+_QUANTILES: Final = (0.5, 0.9, 0.99)
 _OFF: Final = logging.CRITICAL + 10
 _LEVELS: Final = {"off": _OFF, "error": 40, "warning": 30, "info": 20, "debug": 10}
 
@@ -75,22 +78,30 @@ def _dropped(_logger: object, _method: str, _event: structlog.typing.EventDict) 
 
 
 class _Generation(Collector):
-    """A summary of milliseconds, Kuma's unit. It has no quantiles: those cannot be added up over instances."""
+    """A summary in milliseconds with the quantiles that Kuma shows, over the last `_REMEMBERED` generations."""
 
     def __init__(self, name: str, registry: CollectorRegistry, zone: str) -> None:
         self._name, self._zone = name, zone
         self._count, self._sum_ms = 0, 0.0
+        self._last_ms: deque[float] = deque(maxlen=_REMEMBERED)
         registry.register(self)
 
     def observe(self, seconds: float) -> None:
         """One generation took `seconds`."""
         self._count += 1
         self._sum_ms += seconds * 1000
+        self._last_ms.append(seconds * 1000)
 
     def collect(self) -> list[Metric]:
         """The metric now."""
-        family = SummaryMetricFamily(self._name, "time to generate, in milliseconds", labels=["zone"])
-        family.add_metric([self._zone], self._count, self._sum_ms)
+        family = Metric(self._name, "time to generate, in milliseconds", "summary")
+        labels = {"zone": self._zone}
+        ordered = sorted(self._last_ms)
+        for quantile in _QUANTILES if ordered else ():
+            value = ordered[min(len(ordered) - 1, int(quantile * len(ordered)))]
+            family.add_sample(self._name, {**labels, "quantile": str(quantile)}, value)
+        family.add_sample(f"{self._name}_count", labels, self._count)
+        family.add_sample(f"{self._name}_sum", labels, self._sum_ms)
         return [family]
 
 
@@ -178,6 +189,7 @@ class Telemetry:
     """All metrics of one control plane. `zone` is the configured zone name, else `Standalone`."""
 
     def __init__(self, zone: str = "") -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # the library types it only in part
         self.registry = CollectorRegistry()
         self.zone = zone or "Standalone"
         registry, name = self.registry, self.zone
@@ -257,9 +269,9 @@ class Telemetry:
         """One of `ads.ports.COUNTED` happened."""
         self._stream_events.labels(event, self.zone).inc(amount)
 
-    def queue_depth(self, queue: str, depth: int) -> None:
-        """How much waits in `queue`."""
-        self._depth.labels(queue, self.zone).set(depth)
+    def watch_queue(self, queue: str, depth: Callable[[], int]) -> None:
+        """Ask `depth` at each scrape how much waits in `queue`."""
+        self._depth.labels(queue, self.zone).set_function(depth)
 
     def plaintext_on_tls(self, port: int) -> None:
         """Somebody spoke plain text to the TLS port `port`."""

@@ -59,6 +59,7 @@ class FakeState:
 class FakeHandle:
     def __init__(self, nodes: FakeNodes, proxy: ProxyKey, listener: Callable[[Changes], None]) -> None:
         self.nodes, self.proxy, self.listener = nodes, proxy, listener
+        self.news_since_s = 0.0
 
     def state(self) -> NodeState | None:
         return self.nodes.states.get(self.proxy)
@@ -165,6 +166,9 @@ class FakeRecord:
 
     def sent(self, type_url: str, size: int) -> None:
         self.events.append(("sent", type_url, size))
+
+    def pushed(self, waited_s: float) -> None:
+        self.events.append(("pushed", waited_s))
 
     def received(self, type_url: str) -> None:
         self.events.append(("received", type_url))

@@ -131,7 +131,9 @@ class Registrar(Protocol):
 
 
 class NodeHandle(Protocol):
-    """One joined node."""
+    """One joined node. `news_since_s`: when the oldest change behind the last call of its listener became known."""
+
+    news_since_s: float
 
     def state(self) -> NodeState | None:
         """The newest state, None until it can be built."""
@@ -155,6 +157,10 @@ class StreamRecord(Protocol):
 
     def sent(self, type_url: str, size: int) -> None:
         """A response of `size` bytes was written."""
+        ...
+
+    def pushed(self, waited_s: float) -> None:
+        """News were written, `waited_s` after the change behind them became known."""
         ...
 
     def received(self, type_url: str) -> None:

@@ -205,8 +205,8 @@ class AdsServer:
             async with asyncio.timeout(ABORT_S):
                 await context.abort(grpc.StatusCode[code], text)
         except (TimeoutError, grpc.aio.InternalError) as error:
-            # nobody is there to be told, or nobody reads: gRPC takes this as an end that was announced
-            raise grpc.aio.AbortError(text) from error
+            # nobody is there to be told, or nobody reads: gRPC logs every other end than a cancelled one as a failure
+            raise asyncio.CancelledError(text) from error
         raise AssertionError("abort returns by raising")
 
     async def _drain(self, drain_s: float) -> None:
@@ -216,8 +216,10 @@ class AdsServer:
         waiting.sort(key=lambda session: session.responses == 0)
         pause_s = drain_s / len(waiting) if waiting else 0.0
         for session in waiting:
-            if session in self._streams:
-                session.end(STOPPING, gently=True)
+            if session not in self._streams:
+                continue
+            session.end(STOPPING, gently=True)
+            if session is not waiting[-1]:
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, not a secret
 
     # -- the rest

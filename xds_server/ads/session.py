@@ -104,6 +104,7 @@ class Session:
         self.identity: Identity | None = None
         self.stream: Stream | None = None
         self.responses = 0
+        self._news_since_s: float | None = None
 
     def end(self, end: End, *, gently: bool = False) -> None:
         """End the stream from outside; `gently` waits for the write in progress (XP-141)."""
@@ -237,6 +238,8 @@ class Session:
             return  # told from inside `join`; `_attach` follows
         if handle.state() is self._state and self._state is not None:
             stream.published(changes, self._parts.clock.monotonic_s())
+            if self._news_since_s is None:
+                self._news_since_s = handle.news_since_s
             self._wake.set()
         else:
             self._attach()
@@ -344,6 +347,7 @@ class Session:
                 case Withheld():
                     self._withhold(response)
                 case None:
+                    self._news_since_s = None
                     await self._sleep(stream.wake_at_s())
                 case _:
                     assert_never(response)
@@ -360,6 +364,9 @@ class Session:
         self.responses += 1
         if self._record is not None:
             self._record.sent(response.type_url, response.size)
+            if self._news_since_s is not None:
+                self._record.pushed(self._parts.clock.monotonic_s() - self._news_since_s)
+                self._news_since_s = None
         if self._end_after_write is not None:
             raise self._end_after_write
 

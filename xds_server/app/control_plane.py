@@ -141,6 +141,8 @@ class ControlPlane:
         reconciler = Reconciler(store, engine, names, self._clock, observer=self._pushed)
         await reconciler.start()
         self._stack.push_async_callback(reconciler.stop)
+        self.telemetry.watch_queue("changes", lambda: reconciler.waiting[0])
+        self.telemetry.watch_queue("nodes", lambda: reconciler.waiting[1])
         return reconciler
 
     def _pushed(self, push: Push) -> None:
@@ -186,6 +188,7 @@ class ControlPlane:
             limits=Limits(names=config.xds_server.limits.names_per_request),
             observer=observer,
             hds=self._health_discovery(store, reconciler, registrar, observer),
+            dataplanes=WatchedDataplanes(reconciler),
         )
         port = await server.start(EVERYWHERE, config.xds_server.port)
         self._stack.push_async_callback(server.stop)
@@ -206,6 +209,7 @@ class ControlPlane:
         return HealthDiscovery(
             dataplanes=dataplanes,
             sink=writer,
+            metrics=self.telemetry.hds,
             interval_s=hds.interval,
             defaults=CheckDefaults(
                 timeout_s=checks.timeout,

@@ -51,6 +51,10 @@ class Record:
         self._subscription.sent(type_url)
         self._telemetry.xds.sent(_label(type_url), size)
 
+    def pushed(self, waited_s: float) -> None:
+        """News were written, `waited_s` after the change behind them became known."""
+        self._telemetry.pushed(waited_s)
+
     def received(self, type_url: str) -> None:
         """A request that answers nothing; Kuma counts only answers (R §9.2)."""
 
