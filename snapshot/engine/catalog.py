@@ -175,9 +175,9 @@ class MeshCatalog:
         if own is None:
             return Refreshed(address=False, services=(), stale=())
         old_address, old_offer = own.contribution.address, own.offered
-        self._rename(name, own.names, domain_names(own.spec) if own.spec else ())
-        own.names = domain_names(own.spec) if own.spec else ()
-        own.contribution = _contribution(own.spec, names) if own.spec else NOTHING
+        old_names = own.names
+        own.contribution, own.names = _contribution(own.spec, names)
+        self._rename(name, old_names, own.names)
         own.offered = own.contribution.endpoints if reachable else ()
         (self.troubled.add if own.contribution.problems else self.troubled.discard)(name)
         if own.spec is None:
@@ -280,11 +280,14 @@ class MeshCatalog:
         return self._policies
 
 
-def _contribution(spec: Dataplane, names: Names) -> Contribution:
+def _contribution(spec: Dataplane | None, names: Names) -> tuple[Contribution, tuple[str, ...]]:
+    """What the Dataplane adds to its mesh, and the domain names that this depends on."""
+    if spec is None:
+        return NOTHING, ()
     try:
-        return contribution(spec, names)
+        return contribution(spec, names), domain_names(spec)
     except Exception as error:  # noqa: BLE001 - one bad object must not stop the others; it is reported as its problem
-        return Contribution(problems=(f"skipped: {type(error).__name__}: {error}",))
+        return Contribution(problems=(f"skipped: {type(error).__name__}: {error}",)), ()
 
 
 def _by_service(endpoints: Iterable[Endpoint]) -> dict[str, tuple[Endpoint, ...]]:

@@ -174,10 +174,12 @@ def test_an_object_with_the_wrong_content_is_skipped_and_reported(engine, kind):
 
 
 def test_a_dataplane_that_nobody_can_read_is_its_own_problem(engine):
-    broken = dataplane_put("broken", dataplane(None, inbound("db", "tcp")))  # no decoder lets this pass
+    broken = dataplane_put("broken", Dataplane(networking="rubbish"))  # no decoder lets this pass
     engine.apply([*START, broken, dataplane_put("bare", Dataplane()), joined("web"), joined("broken"), joined("bare")])
     assert {issue.object.name for issue in engine.issues()} == {"bare", "broken"}
     assert engine.provenance(WEB, type_url.ENDPOINT, "db") == (key("Dataplane", "db"),)
+    engine.apply([ResourceGone(key("Dataplane", "broken"))])
+    assert {issue.object.name for issue in engine.issues()} == {"bare"}
 
 
 def test_a_proxy_without_its_mesh_says_why_it_gets_nothing(engine):

@@ -167,6 +167,11 @@ def test_proxies_that_never_joined_cost_nothing():
     assert (work.proxies_routed, work.endpoints_built, work.resources_built) == (0, 0, 0)
 
 
+def test_repeated_endpoints_of_one_dataplane_are_told_apart_from_one(engine):
+    engine.apply([mesh_put(), route_all(), client(0), db(), joined("client-0")])
+    assert engine.apply([db("db-1", "10.0.0.1", inbound("db", "tcp"), inbound("db", "tcp"))]).work.endpoints_built == 1
+
+
 def test_a_subset_is_rebuilt_only_for_its_own_members(engine):
     v1 = Outbound(port=1, tags=tags("db", version="v1"))
     v2 = Outbound(port=2, tags=tags("db", version="v2"))
