@@ -15,7 +15,7 @@ from snapshot.engine.world import (
     ResourceGone,
     ResourcePut,
 )
-from snapshot.model.meta import ProxyKey
+from snapshot.model.meta import ProxyKey, ResourceKey
 from snapshot.topology.proxy import NodeInfo
 from tests.support.clock import FakeClock, settle
 from tests.support.stores import dataplane, insight, lease, mesh
@@ -390,3 +390,31 @@ async def test_names_that_never_answer_do_not_hold_up_the_start(store, engine, n
     await asyncio.wait_for(reconciler.start(), 5)
     assert engine.kinds == [["ResourcePut"]]
     await reconciler.stop()
+
+
+async def test_deleting_a_policy_named_like_a_proxy_leaves_the_proxys_dataplane_known(store, reconciler, clock):
+    timeout = ResourceKey("Timeout", "default", "a")
+    await reconciler.start()
+    await store.apply(Put(mesh("default"), {}), Put(dataplane("a"), SPEC), Put(timeout, {}))
+    await clock.advance(1)
+    applied = await store.apply(Delete(timeout))
+    await clock.advance(1)
+    await reconciler.applied(applied.seq)
+    assert reconciler.dataplane(A) is not None
+
+
+async def test_a_handle_knows_since_when_its_news_were_waiting(store, engine, reconciler, clock):
+    engine.news = {A: NEWS}
+    await reconciler.start()
+    handle = reconciler.join(A, NodeInfo(), lambda _changes: None)
+    await settle()
+    await clock.advance(1)
+    await store.apply(Put(dataplane("a"), SPEC))
+    await settle()
+    first_s = clock.monotonic_s()
+    await store.apply(Put(dataplane("b"), SPEC))
+    await settle()
+    await store.apply(Put(dataplane("c"), SPEC))
+    await clock.advance(0.5)
+    assert handle.news_since_s == first_s, "the oldest of the changes that were gathered counts"
+    assert reconciler.waiting == (0, 0)
