@@ -229,6 +229,7 @@ class Telemetry:
             ["event", "zone"],
             registry,
         )
+        self._issues = Gauge("koguma_issues", "objects without full effect", ["zone"], registry=registry).labels(name)
         self._depth = Gauge("koguma_queue_depth", "waiting items", ["queue", "zone"], registry=registry)
         self._lag = Gauge("koguma_event_loop_lag_seconds", "delay of the loop", ["zone"], registry=registry).labels(
             name
@@ -268,6 +269,10 @@ class Telemetry:
     def stream_event(self, event: str, amount: int = 1) -> None:
         """One of `ads.ports.COUNTED` happened."""
         self._stream_events.labels(event, self.zone).inc(amount)
+
+    def issues(self, count: int) -> None:
+        """How many reasons there are why something stored has no effect."""
+        self._issues.set(count)
 
     def watch_queue(self, queue: str, depth: Callable[[], int]) -> None:
         """Ask `depth` at each scrape how much waits in `queue`."""

@@ -13,6 +13,7 @@ from snapshot.model.kinds import Scope
 from snapshot.registry import TYPES
 from xds_server.api import later
 from xds_server.api.config_dump import ConfigDump
+from xds_server.api.issues import Issues
 from xds_server.api.parts import ApiParts
 from xds_server.api.resources import Resources
 from xds_server.api.responses import text_response
@@ -37,6 +38,7 @@ def route_table(parts: ApiParts) -> Table:
     yield "/", {"GET": info.index}
     yield "/versions", {"GET": info.versions}
     yield "/config", {"GET": info.config}
+    yield "/issues", {"GET": Issues(parts).list}
     for path in ("/tokens", "/tokens/dataplane"):
         yield path, {"POST": tokens.dataplane}
     yield "/tokens/user", {"POST": tokens.user}

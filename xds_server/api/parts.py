@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from snapshot.engine.world import Issue
 from xds_server.clock import Clock
 from xds_server.config import Config, ConfigError
 from xds_server.store.contract import ResourceStore
@@ -25,7 +27,10 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class ApiParts:
-    """Given by the composition root. `client_cert`, `client_key` are shown to Envoy's admin listeners."""
+    """Given by the composition root. `client_cert`, `client_key` are shown to Envoy's admin listeners.
+
+    `issues` answers what is stored and has no effect.
+    """
 
     config: Config
     store: ResourceStore
@@ -35,6 +40,7 @@ class ApiParts:
     identity: Identity
     client_cert: Path
     client_key: Path
+    issues: Callable[[], Sequence[Issue]] = tuple
     origins: tuple[tuple[str, re.Pattern[str]], ...] = field(init=False)
 
     def __post_init__(self) -> None:

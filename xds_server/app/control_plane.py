@@ -26,6 +26,7 @@ from xds_server.api.app import api_app
 from xds_server.api.parts import ApiParts, Identity
 from xds_server.api.serve import ServeError, Server
 from xds_server.app.certificate import Certificate
+from xds_server.app.issues import IssueLog
 from xds_server.app.observer import StreamObserver
 from xds_server.app.streams import StreamAuthenticator, StreamRegistrar, WatchedDataplanes
 from xds_server.bootstrap.app import bootstrap_app
@@ -61,6 +62,7 @@ class ControlPlane:
         self._clock = SystemClock()
         self._stack = contextlib.AsyncExitStack()
         self._not_ready: str | None = "starting"
+        self._issues: IssueLog | None = None
         self._hostname = socket.gethostname()
         self.instance_id = f"{self._hostname}-{secrets.token_hex(2)}"
         self.telemetry = Telemetry(config.multizone.zone.name)
@@ -118,7 +120,7 @@ class ControlPlane:
         self.telemetry.info(self.instance_id, first.cluster_id, version("koguma"))
         self.telemetry.leader(leads=True)
         await self._start_dp_server(store, authority, certificate, xds_port)
-        await self._start_api(store, authority, identity, certificate)
+        await self._start_api(store, authority, reconciler, identity, certificate)
 
     # -- the store and what follows it
 
@@ -139,6 +141,8 @@ class ControlPlane:
         )
         names = Resolver(self._clock, ttl_s=self._config.general.dns_cache_ttl)
         reconciler = Reconciler(store, engine, names, self._clock, observer=self._pushed)
+        self._issues = IssueLog(reconciler.issues, self.telemetry.issues)
+        self._stack.callback(self._issues.stop)
         await reconciler.start()
         self._stack.push_async_callback(reconciler.stop)
         self.telemetry.watch_queue("changes", lambda: reconciler.waiting[0])
@@ -150,6 +154,8 @@ class ControlPlane:
         self.telemetry.xds.generated(push.build_s)
         if push.publication is None or push.publication.failures:
             self.telemetry.xds.generation_failed()
+        if self._issues is not None:
+            self._issues.built()
 
     # -- gRPC
 
@@ -250,7 +256,12 @@ class ControlPlane:
         certificate.subscribe(lambda renewed: setattr(generator, "tls", renewed))
 
     async def _start_api(
-        self, store: ResourceStore, authority: Authority, identity: Identity, certificate: Certificate
+        self,
+        store: ResourceStore,
+        authority: Authority,
+        reconciler: Reconciler,
+        identity: Identity,
+        certificate: Certificate,
     ) -> None:
         parts = ApiParts(
             config=self._config,
@@ -261,6 +272,7 @@ class ControlPlane:
             identity=identity,
             client_cert=certificate.pair.cert_file,
             client_key=certificate.pair.key_file,
+            issues=reconciler.issues,
         )
         app, api = api_app(parts), self._config.api_server
         if api.http.enabled:
