@@ -1,6 +1,6 @@
 """Who may register, update and delete a Dataplane: leases, fenced by epochs (architecture §7)."""
 
-from xds_server.registration.dataplane import membership_refusal, prepared
+from xds_server.registration.dataplane import prepared
 from xds_server.registration.lease import Ending, Lease, Patience
 from xds_server.registration.registrar import Claim, Hold, Refused, Registrar
 
@@ -12,6 +12,5 @@ __all__ = [
     "Patience",
     "Refused",
     "Registrar",
-    "membership_refusal",
     "prepared",
 ]

@@ -17,9 +17,10 @@ import structlog
 from snapshot.model.codec import decode_spec, encode_spec
 from snapshot.model.dataplane import Dataplane
 from snapshot.model.meta import ProxyKey, ResourceKey
+from snapshot.model.rules.mesh import membership_refusal
 from snapshot.model.validation import Violation
 from xds_server.clock import Clock
-from xds_server.registration.dataplane import membership_refusal, prepared
+from xds_server.registration.dataplane import prepared
 from xds_server.registration.deadlines import Deadlines
 from xds_server.registration.instances import FRESH_S, Instances
 from xds_server.registration.lease import (

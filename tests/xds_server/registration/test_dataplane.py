@@ -1,9 +1,9 @@
-"""What is added to a Dataplane, and who may join a mesh (R §1.2, §1.3)."""
+"""What is added to a Dataplane that registers, and what is kept of the one before (R §1.2)."""
 
 import pytest
 
 from snapshot.model.codec import decode_spec, encode_spec
-from xds_server.registration import membership_refusal, prepared
+from xds_server.registration import prepared
 
 
 def dataplane(*inbounds, gateway=None, **networking):
@@ -59,36 +59,3 @@ def test_registering_the_same_again_changes_nothing():
     once = prepared(dataplane(inbound(probe=True), inbound(81)), "east", None)
     assert prepared(dataplane(inbound(probe=True), inbound(81)), "east", once) == once
     assert encode_spec(once)["networking"]["inbound"][0]["health"] == {}
-
-
-@pytest.mark.parametrize(
-    ("constraints", "refusal"),
-    [
-        ({}, None),
-        ({"requirements": [{"tags": {"team": "a"}}, {"tags": {"kuma.io/service": "*"}}]}, None),
-        (
-            {"requirements": [{"tags": {"team": "a"}}]},
-            (
-                'dataplane cannot be a member of mesh "m" because its tags "kuma.io/service=web version=1" '
-                "does not fulfill any requirements defined on the Mesh"
-            ),
-        ),
-        (
-            {"restrictions": [{"tags": {"version": "*", "kuma.io/service": "web"}}]},
-            (
-                'dataplane cannot be a member of mesh "m" because its tags "kuma.io/service=web version=1" '
-                'matches restricted tags "kuma.io/service=web version=*" defined on the Mesh'
-            ),
-        ),
-        ({"restrictions": [{"tags": {"version": "2"}}]}, None),
-    ],
-)
-def test_constraints_of_the_mesh(constraints, refusal):
-    mesh = decode_spec("Mesh", {"constraints": {"dataplaneProxy": constraints}} if constraints else {}).spec
-    assert membership_refusal("m", mesh, dataplane(inbound(version="1"))) == refusal
-
-
-def test_each_tag_set_is_checked_by_itself():
-    mesh = decode_spec("Mesh", {"constraints": {"dataplaneProxy": {"requirements": [{"tags": {"team": "a"}}]}}}).spec
-    assert membership_refusal("m", mesh, dataplane(inbound(team="a"), inbound(81))) is not None
-    assert membership_refusal("m", mesh, dataplane(inbound(team="a"), inbound(81, team="a"))) is None
