@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 
@@ -14,8 +15,12 @@ from xds_server.tokens.subject import TokenError, User
 
 ANONYMOUS: Final = User("mesh-system:anonymous", (UNAUTHENTICATED,))
 LOCAL_ADMIN: Final = User(ADMIN, (ADMIN, AUTHENTICATED))
-_NOT_DIRECT: Final = ("forwarded", "via", "origin", "x-forwarded", "x-real-ip", "x-client-ip", "true-client-ip", "cf-")
+_NOT_DIRECT: Final = (
+    *("forwarded", "via", "origin", "x-forwarded", "x-original-", "x-real-ip", "x-client-ip", "x-cluster-client-ip"),
+    *("x-envoy-", "x-amzn-", "x-appengine-", "x-azure-", "x-arr-", "true-client-ip", "cf-", "fastly-", "fly-"),
+)
 """Beginnings of headers that a proxy or a web page adds."""
+_HOST: Final = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[^:\[\]@/]+))(?::[0-9]{0,5})?")
 _OWN_SITE: Final = frozenset({"", "none", "same-origin"})
 _AS_ADMIN: Final = (
     "authorization",
@@ -46,13 +51,17 @@ async def identify(request: Request, authority: Authority, *, localhost_is_admin
 
 
 def is_operator(request: Request) -> bool:
-    """Whether the request comes straight from a process on this machine, and not by way of a web page or a proxy."""
+    """Whether the request comes straight from a process on this machine, and not by way of a web page or a proxy.
+
+    HTTP/1.0 is what nginx speaks to what is behind it, without a word of who called, unless it is told otherwise.
+    """
     headers = request.headers
     return (
         request.client is not None
         and is_loopback(request.client.host)
         and not any(name.startswith(_NOT_DIRECT) for name in headers)
-        and headers.get("sec-fetch-site", "") in _OWN_SITE
+        and request.scope.get("http_version") != "1.0"
+        and _OWN_SITE.issuperset(headers.getlist("sec-fetch-site"))
         and _local_host(headers.getlist("host"))
     )
 
@@ -72,8 +81,10 @@ def _local_host(hosts: list[str]) -> bool:
     """A name that others can point at loopback (DNS rebinding) is not local."""
     if len(hosts) != 1:
         return False
-    host = hosts[0]
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    host = _HOST.fullmatch(hosts[0])
+    if host is None:
+        return False
+    name = host["v6"] or host["name"]
     return name.lower() == "localhost" or is_loopback(name)
 
 

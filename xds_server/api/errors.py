@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from snapshot.model.codec import DecodeError
 from snapshot.model.validation import ValidationError, Violation
@@ -10,6 +11,7 @@ from xds_server.store.contract import AlreadyExists, Conflict, NotFound, StoreUn
 from xds_server.tokens.keys import SigningKeyNotFound
 
 INVALID = "Resource is not valid"
+_MOST_CAUSES = 1000
 
 
 class ApiError(Exception):
@@ -22,11 +24,13 @@ class ApiError(Exception):
         self.causes = tuple(Violation(*cause) for cause in causes)
         super().__init__(details)
 
-    def body(self, title: str) -> dict[str, object]:
+    def body(self, title: str) -> dict[str, Any]:
         """The body, with the route's title where there is no other; `causes` only when there are some."""
-        found: dict[str, object] = {"title": self.title or title, "details": self.details}
+        found: dict[str, Any] = {"title": self.title or title, "details": self.details}
         if self.causes:
-            found["causes"] = [cause._asdict() for cause in self.causes]
+            found["causes"] = [cause._asdict() for cause in self.causes[:_MOST_CAUSES]]
+            if more := self.causes[_MOST_CAUSES:]:
+                found["causes"].append({"field": "", "message": f"and {len(more)} more"})
         return found
 
 

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from xds_server.api.access import identify
-from xds_server.api.body import check_accept
+from xds_server.api.body import Incoming, check_accept
 from xds_server.api.errors import ApiError, PlainError, api_error
 from xds_server.api.parts import ApiParts
 from xds_server.api.responses import json_response, text_response
@@ -33,10 +33,11 @@ class Call(NamedTuple):
 
 
 class Handler(NamedTuple):
-    """What answers one method; `title` is that of its error bodies (R §4.2)."""
+    """What answers one method; `title` is that of its error bodies (R §4.2), `media` the type of its answers."""
 
     title: str
     answer: Callable[[Call], Awaitable[Response]]
+    media: str = "application/json"
 
 
 class Endpoint:
@@ -49,7 +50,8 @@ class Endpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        request = Request(scope, receive)
+        incoming = Incoming(receive)
+        request = Request(scope, incoming)
         metrics = self._parts.telemetry.api
         began_s = time.perf_counter()
         metrics.began(self._route)
@@ -58,6 +60,7 @@ class Endpoint:
             response = await self._answered(request)
             code, size = response.status_code, len(response.body)
             _allow_origin(request, response, self._parts)
+            await incoming.discard(request)
             await response(scope, receive, send)
         finally:
             method = request.method if request.method in self._handlers else "other"
@@ -70,7 +73,7 @@ class Endpoint:
                 "405: Method Not Allowed", 405, {"Allow": ", ".join(self._handlers)}
             )
         try:
-            check_accept(request)
+            check_accept(request, handler.media)
             localhost_is_admin = self._parts.config.api_server.authn.localhost_is_admin
             user = await identify(request, self._parts.authority, localhost_is_admin=localhost_is_admin)
             return await handler.answer(Call(request, user))

@@ -1,13 +1,14 @@
 """An HTTP(S) server inside the running loop: started and stopped by its owner, patient with nobody.
 
-Uvicorn's protocol speaks HTTP; accepting is done here, so that silent peers and plain text on a TLS port end within
-`SILENCE_S`, and are counted. Never here: signals.
+Accepting is done here, so that silent peers and plain text on a TLS port end within `SILENCE_S`, and are counted, and
+so that no number of connections leaves the process without file descriptors. Never here: signals.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import socket
 import ssl
 from collections.abc import Callable
@@ -16,20 +17,22 @@ from typing import Any, Final
 import structlog
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from xds_server.api.connection import SILENCE_S, Connection
 from xds_server.certs.pair import TlsPair
 
 _log = structlog.get_logger(__name__)
 
-SILENCE_S: Final = 8.0
-"""How long a connection may take to finish TLS, and again to send its first request."""
 _IDLE_S: Final = 30
 _BACKLOG: Final = 2048
 _MAX_HEAD: Final = 64 * 1024
 _TLS_HANDSHAKE: Final = 0x16
 _ACCEPT_PAUSE_S: Final = 0.1
+_WARN_PAUSE_S: Final = 60.0
+_YOUNG_S: Final = 1.0
+_SHARE: Final = 4
+"""One listener takes at most one in so many of the file descriptors of the process: stores and streams need theirs."""
 _WRONG_SCHEME: Final = (
     b"HTTP/1.0 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n"
     b"Client sent an HTTP request to an HTTPS server.\n"
@@ -38,18 +41,6 @@ _WRONG_SCHEME: Final = (
 
 class ServeError(Exception):
     """The server cannot listen; the text names address and setting."""
-
-
-class _Protocol(H11Protocol):
-    """Closes a connection that does not get as far as a whole request head in time."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as in the base class
-        super().connection_made(transport)
-        self.loop.call_later(SILENCE_S, self._close_if_silent)
-
-    def _close_if_silent(self) -> None:
-        if self.cycle is None:
-            self.transport.abort()
 
 
 class Server:
@@ -65,9 +56,10 @@ class Server:
         self._setting = setting
         self._plaintext = plaintext
         self._warned = False
+        self._complained_s = float("-inf")
         self._config = uvicorn.Config(
             app,
-            http=_Protocol,
+            http=Connection,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -82,6 +74,7 @@ class Server:
         self._socket: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._handshakes: set[asyncio.Task[None]] = set()
+        self.most_connections = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _SHARE
 
     async def start(self, host: str, port: int) -> int:
         """Listen; the bound port. Raises ServeError."""
@@ -120,7 +113,7 @@ class Server:
         for task in list(self._state.tasks):
             task.cancel()
         for connection in list(self._state.connections):
-            if isinstance(connection, _Protocol):
+            if isinstance(connection, Connection):
                 connection.transport.abort()
         await asyncio.gather(*self._handshakes, *self._state.tasks, return_exceptions=True)
         await asyncio.sleep(0)
@@ -132,16 +125,39 @@ class Server:
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
         while True:
+            if self.open_connections >= self.most_connections:
+                self._make_room()
+                await asyncio.sleep(_ACCEPT_PAUSE_S)
+                continue
             try:
                 peer, _ = await loop.sock_accept(listener)
             except OSError as error:  # out of file descriptors: wait for some to come back
-                _log.warning("connections cannot be accepted", setting=self._setting, error=error.strerror)
+                self._complain(error.strerror)
                 await asyncio.sleep(_ACCEPT_PAUSE_S)
                 continue
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             task = asyncio.create_task(self._serve(peer))
             self._handshakes.add(task)
             task.add_done_callback(self._handshakes.discard)
+
+    @property
+    def open_connections(self) -> int:
+        """How many there are, unfinished handshakes included."""
+        return len(self._state.connections) + len(self._handshakes)
+
+    def _make_room(self) -> None:
+        """End connections that wait for a request: HTTP clients expect that of such ones."""
+        self._complain(f"{self.open_connections} are open, the most for this listener")
+        now_s = asyncio.get_running_loop().time()
+        for connection in list(self._state.connections):
+            if isinstance(connection, Connection) and connection.is_idle and now_s - connection.opened_s > _YOUNG_S:
+                connection.transport.abort()
+
+    def _complain(self, reason: str | None) -> None:
+        now_s = asyncio.get_running_loop().time()
+        if now_s - self._complained_s >= _WARN_PAUSE_S:
+            self._complained_s = now_s
+            _log.warning("connections have to wait, said once a minute", setting=self._setting, reason=reason)
 
     async def _serve(self, peer: socket.socket) -> None:
         try:
@@ -176,7 +192,7 @@ class Server:
             await loop.sock_sendall(peer, _WRONG_SCHEME)
 
     def _protocol(self) -> asyncio.Protocol:
-        return _Protocol(self._config, self._state, {}, asyncio.get_running_loop())
+        return Connection(self._config, self._state, {}, asyncio.get_running_loop())
 
 
 def _context(pair: TlsPair) -> ssl.SSLContext:

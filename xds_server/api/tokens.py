@@ -51,8 +51,8 @@ class Tokens:
 
     def __init__(self, parts: ApiParts) -> None:
         self._parts = parts
-        self.dataplane = Handler(_TITLE, self._dataplane)
-        self.user = Handler(_TITLE, self._user)
+        self.dataplane = Handler(_TITLE, self._dataplane, "text/plain")
+        self.user = Handler(_TITLE, self._user, "text/plain")
         self.zone = Handler(_TITLE, self._zone)
 
     async def _dataplane(self, call: Call) -> Response:

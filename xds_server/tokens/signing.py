@@ -19,6 +19,7 @@ from xds_server.tokens.subject import TokenError
 _NOT_BEFORE: Final = timedelta(minutes=5)
 _MAX_TOKEN: Final = 64 * 1024
 _SERIAL_DIGITS: Final = 18
+_END_OF_TIME_S: Final = 1e15
 
 
 async def sign(key: SigningKey, claims: Mapping[str, Any], valid_for_s: float, now: datetime) -> str:
@@ -122,7 +123,8 @@ def _check_times(claims: Mapping[str, Any], now: datetime) -> None:
     at = now.timestamp()
     for claim in ("exp", "nbf", "iat"):
         value = claims.get(claim)
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _END_OF_TIME_S
+        if value is not None and not number:  # neither NaN nor infinity compares as a time
             raise TokenError(f"could not parse token: {claim} is not a number")
     if (expiry := claims.get("exp")) is not None and at > expiry:
         raise TokenError(f"could not parse token: token is expired by {_elapsed(at - expiry)}")
