@@ -187,6 +187,8 @@ class AdsServer:
             return await work
         except End as end:
             await self._abort(context, end.code, end.text)
+        except grpc.aio.InternalError as error:  # an operation of the core failed: the client has just gone
+            raise asyncio.CancelledError("the client is gone") from error
         except Exception as error:  # noqa: BLE001  # the last line before gRPC's own, which tells the client too much
             identity = session.identity if session is not None else None
             self._observer.count("failed")

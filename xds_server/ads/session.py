@@ -189,7 +189,7 @@ class Session:
                 return error.ending
             case Refused():
                 return Ending.LEFT
-            case None | asyncio.CancelledError():
+            case None | asyncio.CancelledError() | grpc.aio.InternalError():  # the last: it is gone
                 return await self._parts.admission.ending(self._peer)
             case _:
                 return Ending.SHUTDOWN

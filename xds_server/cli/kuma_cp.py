@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -57,6 +58,8 @@ def run(
     set_up_logging(loaded.config.general.log_level, loaded.config.general.log_format)
     for warning in loaded.warnings:
         structlog.get_logger("config").warning(warning)
+    # gRPC's core reads this as it is imported; it would log every failed TLS handshake, so anybody could fill the log
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from xds_server.app import main as serve  # noqa: PLC0415
 
     raise typer.Exit(serve(loaded.config))
