@@ -36,6 +36,8 @@ MOST_UNANSWERED: Final = 2
 CLOSED_BY_US: Final = frozenset({4, 5, 6, 11})
 """TCP states FIN_WAIT1, FIN_WAIT2, TIME_WAIT, CLOSING: the first FIN was ours."""
 ESTABLISHED: Final = 1
+LISTENING: Final = 10
+"""What the kernel finds instead of a connection that it has not, as long as the port is listened on."""
 SETTLE_S: Final = 0.1
 """How long the core may take from ending a call to closing its socket."""
 LOG_PAUSE_S: Final = 60.0
@@ -95,7 +97,9 @@ class SocketStates:
         except OSError:
             return None
         kind = struct.unpack_from("=H", answer, 4)[0]
-        return None if kind == _NLMSG_ERROR or len(answer) < _ATTRIBUTES_OFFSET else answer
+        if kind == _NLMSG_ERROR or len(answer) < _ATTRIBUTES_OFFSET or answer[_STATE_OFFSET] == LISTENING:
+            return None
+        return answer
 
     def unanswered(self, local: Address, peer: Address) -> int:
         """How often in a row the kernel has repeated what the peer did not acknowledge."""

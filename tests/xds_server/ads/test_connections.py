@@ -15,7 +15,7 @@ from snapshot.cache.type_url import CLUSTER
 from snapshot.model.meta import ProxyKey
 from tests.support.ads_parts import tls_pair
 from tests.support.xds_client import SOTW_METHOD, node
-from xds_server.ads.connections import Connections, parse_peer
+from xds_server.ads.connections import Connections, PeerEnd, parse_peer
 from xds_server.ads.server import AddressInUse
 from xds_server.ads.services import SERVICE_NAMES
 from xds_server.ads.settings import AdsSettings, channel_options
@@ -207,6 +207,24 @@ async def test_an_open_connection_answers_and_a_closed_one_does_not(harness):
     await harness.channels.pop().close()
     await harness.until(lambda: harness.server.open_streams == 0)
     assert not await identity.is_alive()
+
+
+async def test_a_server_on_all_addresses_tells_its_connections_from_its_listener():
+    listener = await asyncio.start_server(lambda _reader, _writer: None, "0.0.0.0", 0)  # noqa: S104  # the point
+    port = listener.sockets[0].getsockname()[1]
+    connections = Connections(silent_s=1, rejected=lambda _: None, log=lambda _: None)
+    connections.start("0.0.0.0", port)  # noqa: S104  # as above
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    peer = f"ipv4:127.0.0.1:{writer.get_extra_info('sockname')[1]}"
+    connections.opened(peer)
+    assert connections.answers(peer)
+    writer.transport.abort()
+    await asyncio.sleep(0.05)
+    assert not connections.answers(peer)
+    assert await connections.ended(peer) is PeerEnd.LEFT
+    connections.close()
+    listener.close()
+    await listener.wait_closed()
 
 
 async def test_a_health_check_is_no_silent_connection(special):
