@@ -13,8 +13,6 @@ from snapshot.model.times import format_meta_time
 from xds_server.store.contract import Stored
 
 _LONGEST_WARNING = 400
-_MOST_WARNINGS = 20
-"""Clients take only so many header lines: Python's a hundred."""
 
 
 def json_response(body: Any, status: int = 200) -> Response:
@@ -36,10 +34,7 @@ def text_response(text: str, status: int = 200, headers: Mapping[str, str] | Non
 def written(status: int, warnings: Iterable[str]) -> Response:
     """The empty answer to a write; each warning is a header `Warning: 299 - "text"` (RFC 7234 §5.5)."""
     response = Response(status_code=status)
-    said = list(warnings)
-    if len(said) > _MOST_WARNINGS:
-        said[_MOST_WARNINGS:] = [f"and {len(said) - _MOST_WARNINGS} more warnings"]
-    for warning in said:
+    for warning in warnings:
         text = "".join(c if c.isascii() and c.isprintable() else "?" for c in warning)[:_LONGEST_WARNING]
         response.headers.append("Warning", '299 - "' + text.replace("\\", "\\\\").replace('"', "'") + '"')
     return response

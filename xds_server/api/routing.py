@@ -12,10 +12,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from xds_server.api.access import identify
-from xds_server.api.body import Incoming, check_accept
+from xds_server.api.body import check_accept
 from xds_server.api.errors import ApiError, PlainError, api_error
 from xds_server.api.parts import ApiParts
 from xds_server.api.responses import json_response, text_response
+from xds_server.incoming import Incoming
 from xds_server.tokens.subject import User
 
 _log = structlog.get_logger(__name__)

@@ -8,7 +8,6 @@ from typing import Final
 
 import msgspec
 import structlog
-import yaml
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
@@ -17,13 +16,15 @@ from starlette.types import Receive, Scope, Send
 
 from xds_server.bootstrap.generator import BootstrapGenerator, Outcome
 from xds_server.bootstrap.request import BootstrapRequest
+from xds_server.bootstrap.text import as_yaml
+from xds_server.incoming import Incoming
 from xds_server.store.contract import StoreUnavailable
 from xds_server.telemetry import HttpMetrics
 
 _log = structlog.get_logger(__name__)
 _BODY_LIMIT: Final = 4 * 1024 * 1024
 _SLOWEST_S: Final = 30.0
-_DUMPER: Final = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_LONGEST_REFUSAL: Final = 8 * 1024
 
 
 def bootstrap_app(generator: BootstrapGenerator, metrics: HttpMetrics) -> Starlette:
@@ -45,7 +46,10 @@ class _Bootstrap:
         self._metrics.began("/bootstrap")
         code, size = 500, 0
         try:
-            response = await self._answer(Request(scope, receive))
+            incoming = Incoming(receive)
+            request = Request(scope, incoming)
+            response = await self._answer(request)
+            await incoming.discard(request)
             code, size = response.status_code, len(response.body)
             await response(scope, receive, send)
         finally:
@@ -56,7 +60,7 @@ class _Bootstrap:
             request = msgspec.json.decode(await _body(http), type=BootstrapRequest)
             values = await self._generator.generate(request, http.headers.get("host", ""))
         except Outcome as outcome:
-            return PlainTextResponse(outcome.text, outcome.status)
+            return PlainTextResponse(_bounded(outcome.text), outcome.status)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ClientDisconnect):
             return Response(status_code=400)
         except StoreUnavailable as error:
@@ -64,8 +68,12 @@ class _Bootstrap:
         except Exception:  # noqa: BLE001  # whatever fails, kuma-dp gets an answer
             _log.exception("a bootstrap failed")
             return Response(status_code=500)
-        text = yaml.dump(values, Dumper=_DUMPER, sort_keys=True, width=1_000_000)
-        return Response(text, headers={"content-type": "text/x-yaml", "kuma-bootstrap-version": "3"})
+        return Response(as_yaml(values), headers={"content-type": "text/x-yaml", "kuma-bootstrap-version": "3"})
+
+
+def _bounded(text: str) -> str:
+    """Thousands of violations help nobody, and would answer an anonymous request with more than it sent."""
+    return text if len(text) <= _LONGEST_REFUSAL else text[:_LONGEST_REFUSAL] + " …"
 
 
 async def _body(http: Request) -> bytes:

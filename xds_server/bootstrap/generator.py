@@ -32,6 +32,8 @@ _NOT_A_CA: Final = (
     "control plane by using 'kuma-dp run --ca-cert-file=file' or via KUMA_CONTROL_PLANE_CA_CERT_FILE"
 )
 _HELPERS: Final = "koguma.helpers"
+_LARGE: Final = 64 * 1024
+"""A Dataplane longer than this is only read for the holder of a token: reading takes time from everybody."""
 
 
 class Outcome(Exception):  # noqa: N818  # an answer, not a fault
@@ -70,6 +72,8 @@ class BootstrapGenerator:
         if not params.xds_host and not request.pinned and host not in self.tls.sans:
             raise Outcome(400, _not_in_sans(host, self.tls.sans))
         _check_protocol(request)
+        if self._config.dp_auth and len(request.dataplane_resource or "") > _LARGE:
+            await self._subject(request, request.mesh or "")
         proxy = await self._proxy(request)
         credential = await self._credential(request, proxy)
         ca_pem = self._ca(request)
@@ -148,13 +152,19 @@ class BootstrapGenerator:
         """The stream credential of the proxy, after its token has been verified in full."""
         if not self._config.dp_auth:
             return ""
+        subject = await self._subject(request, proxy.key.mesh)
         try:
-            await self._authority.ring.catch_up()
-            subject: Subject = await self._authority.verify_dataplane(request.dataplane_token or "", proxy.key.mesh)
             subject.check(*proxy.key, proxy.spec.tag_sets)
         except TokenError as error:
             raise Outcome(422, f"authentication failed: {error}") from error
         return self._authority.stream_credential(subject, proxy.key, "dataplane")
+
+    async def _subject(self, request: BootstrapRequest, mesh: str) -> Subject:
+        try:
+            await self._authority.ring.catch_up()
+            return await self._authority.verify_dataplane(request.dataplane_token or "", mesh)
+        except TokenError as error:
+            raise Outcome(422, f"authentication failed: {error}") from error
 
 
 def _parsed(text: str) -> _Proxy:

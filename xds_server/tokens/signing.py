@@ -12,6 +12,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
 
 from xds_server.tokens.keys import USER, KeyRing, SigningKey, SigningKeyNotFound, TokenKind
 from xds_server.tokens.subject import TokenError
@@ -88,7 +90,7 @@ def header(token: str) -> Mapping[str, Any]:
 def _verified(token: str, key: SigningKey) -> dict[str, Any]:
     algorithm = header(token).get("alg")
     try:
-        if algorithm == "HS256":
+        if algorithm == "HS256" and not _is_public(key.raw):
             return _legacy(token, key.raw)
         if algorithm == "RS256" and key.private is not None:
             return _decoded(token, key.private.public_key(), "RS256")
@@ -98,6 +100,17 @@ def _verified(token: str, key: SigningKey) -> dict[str, Any]:
     except (jwt.InvalidTokenError, jwt.InvalidKeyError, ValueError, RecursionError) as error:
         raise TokenError(f"could not parse token: {error}") from error
     raise TokenError(f"could not parse token: unsupported signing method {str(algorithm)[:50]}; allowed: RS256")
+
+
+def _is_public(raw: bytes) -> bool:
+    """Whether these bytes are no secret: a public key or certificate must never count as the key of HS256."""
+    if b"PUBLIC KEY-----" in raw or b"CERTIFICATE-----" in raw:
+        return True
+    try:
+        serialization.load_der_public_key(raw)
+    except (ValueError, UnsupportedAlgorithm):
+        return False
+    return True
 
 
 def _legacy(token: str, key: bytes) -> dict[str, Any]:

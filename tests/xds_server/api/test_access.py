@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+
+from xds_server.api.app import api_app
+from xds_server.api.serve import Server
 
 REMOTE = ("192.0.2.7", 40000)
 MESH = {"type": "Mesh", "name": "m1"}
@@ -87,13 +92,37 @@ async def test_a_process_on_this_machine_is_the_operator(clients, address, host)
         {"host": "evil.example"},
         {"host": "127.0.0.1.evil.example"},
         {"host": "localhost.evil.example:5681"},
+        {"host": "localhost:80@evil.example"},
+        {"host": "localhost:evil.example"},
+        {"host": "localhost/evil.example"},
+        {"host": "[::1"},
+        {"host": "[::1].evil.example"},
+        {"host": "0.0.0.0:5681"},
+        {"host": "127.1"},
         {"host": ""},
+        {"x-envoy-external-address": "127.0.0.1"},
+        {"x-original-forwarded-for": "127.0.0.1"},
+        {"x-cluster-client-ip": "127.0.0.1"},
     ],
 )
 async def test_a_web_page_or_a_proxy_on_this_machine_is_not_the_operator(clients, headers):
     async with clients(headers=headers) as client:
         assert (await client.get("/secrets")).status_code == 403
         assert (await client.put("/meshes/m1", json=MESH)).status_code == 403
+
+
+async def test_who_comes_by_http_1_0_is_not_the_operator(parts):
+    """As nginx forwards by default: from loopback, to a loopback Host, without a word of who called."""
+    server = Server(api_app(parts.api), "x")
+    port = await server.start("127.0.0.1", 0)
+    answers = []
+    for version in ("1.0", "1.1"):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(f"GET /secrets HTTP/{version}\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n".encode())
+        answers.append((await reader.read()).split(maxsplit=2)[1])
+        writer.close()
+    assert answers == [b"403", b"200"]
+    await server.stop()
 
 
 @pytest.mark.parametrize("site", ["none", "same-origin"])

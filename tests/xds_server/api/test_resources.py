@@ -134,7 +134,14 @@ async def test_a_mesh_that_is_missing_is_named(operator, type_name):
         (b"[]", {"content-type": "application/json"}, 400),
         (b"\xff", {"content-type": "application/json"}, 400),
         (b"[" * 200_000, {"content-type": "application/json"}, 400),
+        (b'{"x": NaN}', {"content-type": "application/json"}, 400),
+        (b'{"x": 1e999}', {"content-type": "application/json"}, 400),
+        (b'{"x": "\\ud800"}', {"content-type": "application/json"}, 400),
+        (b'{"type": "Mesh", "name": "m1", "name": "m2"}', {"content-type": "application/json"}, 400),
         (b"a: [", {"content-type": "application/yaml"}, 400),
+        (b'a: "\\ud800"', {"content-type": "application/yaml"}, 400),
+        (b"a: 1\n---\nb: 2", {"content-type": "application/yaml"}, 400),
+        (b"- " * 100_000, {"content-type": "application/yaml"}, 400),
         (b"a: &x [1]\nb: *x", {"content-type": "application/yaml"}, 400),
         (b"!!python/object:os.system x", {"content-type": "application/yaml"}, 400),
         (b"{}", {"content-type": "text/plain"}, 415),
@@ -163,6 +170,21 @@ async def test_unknown_fields_are_returned_as_warnings(operator):
     response = await put(operator, "Dataplane", "a", netwrking={"x": 1})
     assert response.status_code == 201
     assert response.headers.get_list("warning")[0].startswith('299 - "netwrking: unknown field')
+
+
+async def test_warnings_are_few_enough_for_every_client(operator):
+    """Python's HTTP client gives up on an answer with more than a hundred header lines."""
+    response = await put(operator, "Dataplane", "a", **{f"x{n}": 1 for n in range(500)})
+    assert response.status_code == 201
+    assert 20 < len(response.headers.get_list("warning")) < 90
+
+
+async def test_violations_are_bounded(operator):
+    inbound = [{"port": 0, "tags": {"kuma.io/service": "a"}}] * 3000
+    response = await put(operator, "Dataplane", "a", networking={"address": "127.0.0.1", "inbound": inbound})
+    causes = response.json()["causes"]
+    assert (response.status_code, len(causes)) == (400, 1001)
+    assert causes[-1] == {"field": "", "message": "and 2000 more"}
 
 
 async def test_unknown_paths_and_methods_are_answered_in_kumas_words(operator):

@@ -27,6 +27,12 @@ async def test_what_kumactl_leaves_empty(operator):
     assert claims["exp"] - claims["iat"] == 10 * 365 * 24 * 3600
 
 
+@pytest.mark.parametrize(("accept", "status"), [("text/plain", 200), ("application/json", 200), ("text/html", 406)])
+async def test_a_client_may_ask_for_what_it_gets(operator, accept, status):
+    response = await operator.post("/tokens", json={"mesh": "default"}, headers={"accept": accept})
+    assert response.status_code == status
+
+
 async def test_a_user_token(operator, parts):
     response = await operator.post("/tokens/user", json={"name": "joe", "groups": ["devs"], "validFor": "1h"})
     claims = claims_of(response)

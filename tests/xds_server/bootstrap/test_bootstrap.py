@@ -14,12 +14,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from snapshot.model.codec import decode_spec
 from snapshot.model.meta import ResourceKey
 from tests.support.control_plane import control_plane_parts
 from xds_server.api.serve import ServeError, Server
+from xds_server.bootstrap import generator
 from xds_server.bootstrap.app import bootstrap_app
 from xds_server.bootstrap.generator import BootstrapGenerator
 from xds_server.config import ConfigError
+from xds_server.dp.envoy_binary import find
 from xds_server.store.contract import Put
 from xds_server.tokens.keys import DATAPLANE, secret_spec
 
@@ -149,6 +152,78 @@ async def test_the_admin_port_of_the_resource_comes_first(tmp_path, resource_por
     assert shown == port
     assert made["node"]["metadata"].get("dataplane.admin.port") == (str(port) if port else None)
     assert ("admin" in made) == bool(port)
+
+
+TRICKY = [
+    "y",
+    "n",
+    "no",
+    "on",
+    "null",
+    "~",
+    "1e5",
+    "0o7",
+    "0x1F",
+    "1_000",
+    "12:30:45",
+    "1.5",
+    ".inf",
+    "2001-01-01",
+    "=",
+]
+
+
+@pytest.mark.parametrize("text", TRICKY)
+async def test_every_reader_of_yaml_takes_a_text_for_a_text(dp, text):
+    """Go's and C++'s rules of what is a number or a truth value are not Python's: what they may mistake is quoted."""
+    body = request(await dp.token(), dynamicMetadata={text: text})
+    made = (await dp.post(body)).text
+    assert f"\n      {json.dumps(text)}: {json.dumps(text)}\n" in made
+    assert yaml.safe_load(made)["node"]["metadata"]["dynamicMetadata"] == {text: text}
+
+
+async def test_a_real_envoy_reads_the_yaml_that_kumas_kuma_dp_hands_to_it(dp, tmp_path):
+    inbound = [{"port": 9000, "tags": {"kuma.io/service": "y"}}]
+    body = request(
+        await dp.token(),
+        name="1e5",
+        dataplaneResource=resource(name="1e5", networking={"inbound": inbound}),
+        dynamicMetadata={text: text for text in TRICKY} | {"control": "\x01\x1b\u2028", "emoji": "\U0001f600"},
+        version={"kumaDp": {"gitCommit": "12e4567", "buildDate": "n"}, "envoy": {"version": "1.40"}},
+    )
+    file = tmp_path / "bootstrap.yaml"
+    await asyncio.to_thread(file.write_text, (await dp.post(body)).text)
+    command = (find(""), "--mode", "validate", "--config-path", str(file))
+    envoy = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    said, _ = await envoy.communicate()
+    assert envoy.returncode == 0, said.decode()
+
+
+async def test_nothing_in_a_bootstrap_is_an_alias(dp):
+    made = (await dp.post(request(await dp.token()))).text
+    aliases = (yaml.AliasEvent,)
+    assert not [event for event in yaml.parse(made) if isinstance(event, aliases) or getattr(event, "anchor", None)]
+
+
+async def test_a_large_definition_is_only_read_for_the_holder_of_a_token(dp, monkeypatch):
+    inbound = [{"port": port, "tags": {"kuma.io/service": "a"}} for port in range(1, 3000)]
+    large = resource(networking={"inbound": inbound})
+    read = []
+    monkeypatch.setattr(generator, "decode_spec", lambda *given: read.append(given) or decode_spec(*given))
+    refused = await dp.post(request("a.b.c", dataplaneResource=large))
+    assert (refused.status_code, read) == (422, [])
+    assert refused.text.startswith("authentication failed: could not parse token")
+    assert (await dp.post(request(await dp.token(), dataplaneResource=large))).status_code == 200
+
+
+async def test_a_refusal_is_not_larger_than_what_it_refuses(dp):
+    worst = resource(networking={"inbound": [{"port": 0}] * 2000})
+    refused = await dp.post(request(await dp.token(), dataplaneResource=worst))
+    assert refused.status_code == 422
+    assert refused.text.startswith("networking.inbound[0].port: port must be in the range")
+    assert len(refused.text) < len(worst)
 
 
 REFUSED = [

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hmac
 import json
 from datetime import UTC, datetime, timedelta
 
 import jwt
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from snapshot.model.codec import decode_spec, encode_spec
 from snapshot.model.meta import ProxyKey, ResourceKey
@@ -66,6 +69,11 @@ def authority(store, clock):
 
 def revoke(kind, mesh, *ids):
     return Put(kind.revocations(mesh), secret_spec(",".join(ids).encode() + b"\n"))
+
+
+def encoded(part):
+    raw = part if isinstance(part, bytes) else json.dumps(part).encode()
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def claims_of(token):
@@ -156,6 +164,8 @@ EPOCH = NOW.timestamp()
         (rs256({"Name": 1}), "could not parse token: Name is not text"),
         (rs256({"Tags": [1]}), "could not parse token: Tags is not an object"),
         (rs256({"Tags": {"a": "b"}}), "could not parse token: Tags is not a list of text"),
+        (rs256({"exp": float("nan")}), "could not parse token: exp is not a number"),
+        (rs256({"exp": float("inf")}), "could not parse token: exp is not a number"),
         (rs256({"exp": "soon"}), "could not parse token: exp is not a number"),
         (jwt.encode({}, "", "none", {"kid": "1"}), "could not parse token: unsupported signing method none"),
         (jwt.encode({}, "x" * 32, "HS256", {"kid": "1"}), "could not parse token: signature is invalid"),
@@ -177,6 +187,19 @@ async def test_legacy_tokens_are_signed_with_the_raw_secret(authority, store):
     await store.apply(Put(DATAPLANE.key("default", 0), secret_spec(b"plain-secret-of-thirty-two-bytes")))
     token = jwt.encode({"Name": "n"}, b"plain-secret-of-thirty-two-bytes", "HS256")
     assert (await authority.verify_dataplane(token, "default")).name == "n"
+
+
+@pytest.mark.parametrize(
+    "form", [serialization.PublicFormat.SubjectPublicKeyInfo, serialization.PublicFormat.PKCS1], ids=["SPKI", "PKCS#1"]
+)
+@pytest.mark.parametrize("encoding", [serialization.Encoding.PEM, serialization.Encoding.DER], ids=["PEM", "DER"])
+async def test_a_public_key_never_counts_as_the_secret_of_a_legacy_token(authority, store, encoding, form):
+    public = serialization.load_pem_private_key(KEYS[1], None).public_key().public_bytes(encoding, form)
+    await store.apply(Put(DATAPLANE.key("default", 9), secret_spec(public)))
+    signed = ".".join(encoded(part) for part in ({"alg": "HS256", "kid": "9"}, {"Name": "n"}))
+    forged = signed + "." + encoded(hmac.digest(public, signed.encode(), "sha256"))
+    with pytest.raises(TokenError, match="unsupported signing method HS256"):
+        await authority.verify_dataplane(forged, "default")
 
 
 async def test_a_revoked_token_is_refused_and_open_streams_are_told(authority, store):
