@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 import time
 
@@ -210,21 +211,19 @@ async def test_an_open_connection_answers_and_a_closed_one_does_not(harness):
 
 
 async def test_a_server_on_all_addresses_tells_its_connections_from_its_listener():
-    listener = await asyncio.start_server(lambda _reader, _writer: None, "0.0.0.0", 0)  # noqa: S104  # the point
-    port = listener.sockets[0].getsockname()[1]
-    connections = Connections(silent_s=1, rejected=lambda _: None, log=lambda _: None)
-    connections.start("0.0.0.0", port)  # noqa: S104  # as above
-    _, writer = await asyncio.open_connection("127.0.0.1", port)
-    peer = f"ipv4:127.0.0.1:{writer.get_extra_info('sockname')[1]}"
-    connections.opened(peer)
-    assert connections.answers(peer)
-    writer.transport.abort()
-    await asyncio.sleep(0.05)
-    assert not connections.answers(peer)
-    assert await connections.ended(peer) is PeerEnd.LEFT
-    connections.close()
-    listener.close()
-    await listener.wait_closed()
+    with socket.create_server(("0.0.0.0", 0)) as listener:  # noqa: S104  # the point
+        port = listener.getsockname()[1]
+        connections = Connections(silent_s=1, rejected=lambda _: None, log=lambda _: None)
+        connections.start("0.0.0.0", port)  # noqa: S104  # as above
+        with socket.create_connection(("127.0.0.1", port)) as client, listener.accept()[0] as accepted:
+            peer = f"ipv4:127.0.0.1:{client.getsockname()[1]}"
+            connections.opened(peer)
+            assert connections.answers(peer)
+            client.close()
+            accepted.recv(1)
+            assert not connections.answers(peer)
+            assert await connections.ended(peer) is PeerEnd.LEFT
+        connections.close()
 
 
 async def test_a_health_check_is_no_silent_connection(special):
