@@ -1,6 +1,6 @@
 """The Dataplane that a registration stores: what the control plane adds, and what it keeps of the one before.
 
-Pure. What is added at first (`snapshot.model.admission`), and who may join (`snapshot.model.rules.mesh`), is the model's.
+Pure. What is added at first (`snapshot.model.admission`) and who may join (`snapshot.model.rules.mesh`) is the model's.
 """
 
 from __future__ import annotations
