@@ -11,7 +11,7 @@ from snapshot.cache.type_url import ENDPOINT
 from snapshot.stream.limits import MIB
 from snapshot.stream.wire import data, head, text
 
-_Key = tuple[bytes, str, tuple[int, ...], tuple[str, ...]]
+_Key = tuple[bytes, str, bool, tuple[int, ...], tuple[str, ...]]
 
 WRAPPING_BYTES: Final = 40
 """Upper bound of the tags and lengths around one resource, beside its name, version and type URL."""
@@ -31,23 +31,22 @@ class BodyCache:
 
     def sotw(self, identifier: bytes, type_url: str, resources: Sequence[XdsResource]) -> bytes:
         """A DiscoveryResponse without `version_info` and `nonce`."""
-        return self._get((identifier, type_url, tuple(map(id, resources)), ()), resources, delta=False)
+        return self._get((identifier, type_url, False, tuple(map(id, resources)), ()), resources)
 
     def delta(
         self, identifier: bytes, type_url: str, resources: Sequence[XdsResource], removed: Sequence[str]
     ) -> bytes:
         """A DeltaDiscoveryResponse without `system_version_info` and `nonce`."""
-        key = (identifier, "+" + type_url, tuple(map(id, resources)), tuple(removed))
-        return self._get(key, resources, delta=True)
+        return self._get((identifier, type_url, True, tuple(map(id, resources)), tuple(removed)), resources)
 
-    def _get(self, key: _Key, resources: Sequence[XdsResource], *, delta: bool) -> bytes:
+    def _get(self, key: _Key, resources: Sequence[XdsResource]) -> bytes:
         entry = self._entries.get(key)
         if entry is not None:
             self._entries.move_to_end(key)
             return entry[0]
-        identifier, type_url, _, removed = key
+        identifier, type_url, delta, _, removed = key
         if delta:
-            body = delta_body(identifier, type_url[1:], resources, removed)
+            body = delta_body(identifier, type_url, resources, removed)
         else:
             body = sotw_body(identifier, type_url, resources)
         if len(body) <= self._max_bytes // 4:

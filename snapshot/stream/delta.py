@@ -95,7 +95,7 @@ class DeltaWatch(Watch):
             if self.everything:
                 self.dirty |= self.candidates(state) | self.claimed.keys()
                 self.everything = False
-            names = self.dirty - set(later) | self.forced
+            names = self.dirty.difference(later) | self.forced
             if names and self.unremoved:
                 names |= self.unremoved
         difference = Difference(empty_wanted=self.greeting)
@@ -105,7 +105,7 @@ class DeltaWatch(Watch):
             difference.left.update(difference.removed)
             difference.removed = []
         difference.changed = difference.updated
-        done = names - difference.left
+        done = names - difference.left if difference.left else names
         self.dirty -= done
         self.forced -= done
         return difference
@@ -117,7 +117,7 @@ class DeltaWatch(Watch):
         self, state: NodeState, names: set[str], difference: Difference, budget: int, leaving: Leaving
     ) -> None:
         """Sort `names` into the difference. Names refused together with one that changed join them."""
-        queue = sorted(names)
+        queue = sorted(names) if len(names) > 1 else list(names)
         for name in queue:
             resource = self.find(state, name)
             if resource is None:
@@ -129,12 +129,17 @@ class DeltaWatch(Watch):
             else:
                 budget -= cost(resource)
                 difference.updated.append(resource)
-                again = [other for other in self.rejected.pop(name, ()) if other not in names]
-                for other in again:
-                    self.rejected.pop(other, None)
-                names.update(again)
-                self.forced.update(again)
-                queue += again
+                if self.rejected:
+                    queue += self._rejected_with(name, names)
+
+    def _rejected_with(self, name: str, names: set[str]) -> list[str]:
+        """What was refused together with `name`: added to `names`, and to be sent again."""
+        again = [other for other in self.rejected.pop(name, ()) if other not in names]
+        for other in again:
+            self.rejected.pop(other, None)
+        names.update(again)
+        self.forced.update(again)
+        return again
 
     def _lacks(self, name: str, resource: XdsResource) -> bool:
         if name in self.forced or name in self.unremoved:
@@ -170,16 +175,15 @@ class DeltaWatch(Watch):
 
     def commit(self, difference: Difference, sent: Sent) -> None:
         """The difference goes out as `sent`."""
-        sent.updated = tuple(resource.name for resource in difference.updated)
+        sent.updated = tuple([resource.name for resource in difference.updated])
         for resource in difference.updated:
             self.claimed.pop(resource.name, None)
             self.unremoved.discard(resource.name)
             self.leaving.pop(resource.name, None)
             self._hold(resource)
+        if difference.removed:
+            sent.removed = tuple(self.held[name] for name in difference.removed if name in self.held)
         for name in difference.removed:
-            held = self.held.get(name)
-            if held is not None:
-                sent.removed[name] = held
             self._forget(name)
         self.greeting = False
         self.first_answer = False
@@ -192,7 +196,8 @@ class DeltaWatch(Watch):
 
     def on_refused(self, sent: Sent) -> None:
         """Refused removals still count as held (XP-54); refused updates are sent again with the first that changes."""
-        for name, resource in sent.removed.items():
+        for resource in sent.removed:
+            name = resource.name
             if name not in self.held and self._is_watched(name):
                 self._hold(resource)
                 self.unremoved.add(name)

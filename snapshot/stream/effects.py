@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 _SHOWN: Final = 5
 
@@ -16,8 +16,7 @@ class StatusCode(enum.Enum):
     RESOURCE_EXHAUSTED = "RESOURCE_EXHAUSTED"
 
 
-@dataclass(frozen=True, slots=True)
-class Acked:
+class Acked(NamedTuple):
     """The client took the response with this nonce (XP-49). `waited_s` is the time since it was sent."""
 
     type_url: str
@@ -54,8 +53,7 @@ class Close:
 Effect = Acked | Nacked | UnknownType | Close
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
+class Response(NamedTuple):
     """One message to write now. It counts as sent; `message()` is its serialised form.
 
     `body` is shared by all streams with the same difference; `tail` holds the version and the nonce of this stream.

@@ -8,12 +8,10 @@ from typing import Final
 
 from snapshot.cache.resource import XdsResource
 from snapshot.cache.snapshot import NodeState
-from snapshot.cache.type_url import CLUSTER, LISTENER, ROUTE
+from snapshot.cache.type_url import CLUSTER
 from snapshot.stream.limits import REMOVAL_WAIT_S
 from snapshot.stream.watch import Leaving, Watch
 
-ROUTING_TYPES: Final = (LISTENER, ROUTE)
-"""Types that lead traffic to clusters."""
 NOW: Final = -math.inf
 NEVER: Final = math.inf
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +19,7 @@ class Nack:
     message: str
 
 
-@dataclass(frozen=True, slots=True)
-class SotwRequest:
+class SotwRequest(NamedTuple):
     """One DiscoveryRequest: the whole list of names of one type, and perhaps an answer to a response (P §3)."""
 
     type_url: str = ""
@@ -27,8 +29,7 @@ class SotwRequest:
     error: Nack | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DeltaRequest:
+class DeltaRequest(NamedTuple):
     """One DeltaDiscoveryRequest: names added and removed, and perhaps an answer to a response (P §4).
 
     `initial_versions` (name to version) counts in the first message of a type only (XP-96).
@@ -37,7 +38,7 @@ class DeltaRequest:
     type_url: str = ""
     subscribe: tuple[str, ...] = ()
     unsubscribe: tuple[str, ...] = ()
-    initial_versions: Mapping[str, str] = field(default_factory=dict)
+    initial_versions: Mapping[str, str] = NOTHING
     nonce: str = ""
     error: Nack | None = None
 
@@ -59,7 +60,7 @@ def decode_delta(message: Any) -> DeltaRequest:
         type_url=sys.intern(message.type_url),
         subscribe=_names(message.resource_names_subscribe, message.resource_locators_subscribe),
         unsubscribe=_names(message.resource_names_unsubscribe, message.resource_locators_unsubscribe),
-        initial_versions={sys.intern(name): version for name, version in message.initial_resource_versions.items()},
+        initial_versions=_claims(message.initial_resource_versions),
         nonce=message.response_nonce,
         error=_nack(message),
     )
@@ -67,7 +68,13 @@ def decode_delta(message: Any) -> DeltaRequest:
 
 def _names(names: Any, locators: Any) -> tuple[str, ...]:
     """Interned, so that thousands of streams that name the same resource hold the name once."""
+    if not names and not locators:
+        return ()
     return tuple(sys.intern(name) for name in (*names, *(locator.name for locator in locators)))
+
+
+def _claims(versions: Any) -> Mapping[str, str]:
+    return {sys.intern(name): version for name, version in versions.items()} if versions else NOTHING
 
 
 def _nack(message: Any) -> Nack | None:

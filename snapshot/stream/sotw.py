@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable
+from typing import Final
 
 from snapshot.cache.resource import XdsResource
 from snapshot.cache.snapshot import NodeState
@@ -13,6 +14,8 @@ from snapshot.stream.limits import Limits
 from snapshot.stream.requests import SotwRequest
 from snapshot.stream.subscription import Subscription
 from snapshot.stream.watch import Difference, Leaving, Sent, Watch
+
+_NO_NAMES: Final[frozenset[str]] = frozenset()
 
 
 class SetVersion:
@@ -41,26 +44,35 @@ class SetVersion:
         self._members, self._sum = {}, 0
         self.update(state, type_url, state.names(type_url))
 
+    def alone(self) -> str:
+        """Sixteen hexadecimal digits for the set."""
+        return _digits(len(self._members), self._sum)
+
     def with_kept(self, kept: Iterable[XdsResource]) -> str:
         """Sixteen hexadecimal digits for the set and `kept`, which is still sent although it left the set."""
         extra = [resource for resource in kept if resource.name not in self._members]
         total = self._sum + sum(int(resource.version, 16) for resource in extra)
-        count = len(self._members) + len(extra)
-        return hashlib.blake2b(f"{count}:{total:x}".encode(), digest_size=8).hexdigest()
+        return _digits(len(self._members) + len(extra), total)
+
+
+def _digits(count: int, total: int) -> str:
+    return hashlib.blake2b(b"%d:%x" % (count, total), digest_size=8).hexdigest()
 
 
 class SotwWatch(Watch):
     """One type on one SotW stream.
 
-    `latent` are names that a stale request named: they are sent with the next response (XP-45). `changed` are names of
-    the whole node, subscribed or not, whose part in the version is to be computed again (None: all of them).
+    `listed` is the list of the last request as it came. `latent` are names that a stale request named: they are sent
+    with the next response (XP-45). `changed` are names of the whole node, subscribed or not, whose part in the version
+    is to be computed again (None: all of them).
     """
 
-    __slots__ = ("changed", "claimed_version", "latent", "latent_everything", "set_version")
+    __slots__ = ("changed", "claimed_version", "latent", "latent_everything", "listed", "set_version")
 
     def __init__(self, type_url: str) -> None:
         super().__init__(type_url)
         self.latent: set[str] = set()
+        self.listed: tuple[str, ...] | None = None
         self.latent_everything = False
         self.set_version = SetVersion()
         self.changed: set[str] | None = None
@@ -69,10 +81,13 @@ class SotwWatch(Watch):
     def receive(self, request: SotwRequest, now_s: float) -> tuple[Effect, ...]:
         """Take a request."""
         before = self.subscription
-        after = (before or Subscription()).listing(request.names, legacy=self.legacy)
-        named = after.names - before.names if before is not None else after.names
-        self.subscription = after
-        self._forget_dropped(before, after)
+        if before is not None and request.names == self.listed:
+            after, named = before, _NO_NAMES  # as most often: an answer repeats the list
+        else:
+            after = (before or Subscription()).listing(request.names, legacy=self.legacy)
+            named = after.names - before.names if before is not None else after.names
+            self.subscription, self.listed = after, request.names
+            self._forget_dropped(before, after)
         if before is None:
             self.claimed_version = request.version_info
         elif self.last is not None and request.nonce != self.last.nonce:
@@ -81,8 +96,9 @@ class SotwWatch(Watch):
             return ()
         was_answered = self.last is not None and self.last.answered
         effects = self.answer(request.nonce, request.error, now_s)
-        self.forced |= named | self.latent & after.names
-        self.latent.clear()
+        if named or self.latent:
+            self.forced |= named | self.latent & after.names
+            self.latent.clear()
         if after.everything and (before is None or not before.everything or self.latent_everything):
             self.latent_everything = False
             self.look_at_everything()
@@ -128,7 +144,8 @@ class SotwWatch(Watch):
         self, state: NodeState, limits: Limits, *, blocked: bool, later: Collection[str], leaving: Leaving
     ) -> Difference:
         """What the client lacks. `blocked`: only what does not wait; `later`: names that are not due yet."""
-        self._take_latent()
+        if self.latent or self.latent_everything:
+            self._take_latent()
         self._count(state)
         if self.claimed_version and self._take_claim(state):
             return Difference()
@@ -145,11 +162,13 @@ class SotwWatch(Watch):
             self.greeting = True
 
     def _count(self, state: NodeState) -> None:
-        if self.changed is None:
+        changed = self.changed
+        if changed is None:
             self.set_version.reset(state, self.type_url)
-        elif self.changed:
-            self.set_version.update(state, self.type_url, self.changed)
-        self.changed = set()
+            self.changed = set()
+        elif changed:
+            self.set_version.update(state, self.type_url, changed)
+            changed.clear()
 
     def _take_claim(self, state: NodeState) -> bool:
         """A wildcard client that has exactly this version from an earlier stream needs no answer (XP-101)."""
@@ -212,9 +231,10 @@ class SotwWatch(Watch):
     def _incremental(self, state: NodeState, limits: Limits, *, blocked: bool, later: Collection[str]) -> Difference:
         """EDS, RDS, SDS: what changed or was newly named; a removal says nothing (XP-70, XP-71)."""
         difference = Difference(empty_wanted=self.greeting)
-        names = (
-            set(self.forced) if blocked and not self.greeting else self._take_marks(state) - (set(later) - self.forced)
-        )
+        if blocked and not self.greeting:
+            names = set(self.forced)
+        else:
+            names = self._take_marks(state).difference(later) | self.forced
         budget = limits.part_bytes
         for name in sorted(names):
             resource = self._resource_for(state, name)
@@ -228,7 +248,7 @@ class SotwWatch(Watch):
                 continue
             budget -= cost(resource)
             difference.updated.append(resource)
-        done = names - difference.left
+        done = names - difference.left if difference.left else names
         self.dirty -= done
         self.forced -= done
         return difference
@@ -259,4 +279,6 @@ class SotwWatch(Watch):
 
     def version(self) -> str:
         """`version_info`: of the node's whole set of this type, with what is kept in it for the time being."""
+        if not self.leaving:
+            return self.set_version.alone()
         return self.set_version.with_kept(self.held[name] for name in self.leaving)

@@ -18,7 +18,7 @@ from snapshot.stream.requests import DeltaRequest, SotwRequest
 from snapshot.stream.sotw import SotwWatch
 from snapshot.stream.status import TypeStatus
 from snapshot.stream.subscription import Subscription
-from snapshot.stream.watch import Difference, Leaving, Sent
+from snapshot.stream.watch import ROUTING_TYPES, Difference, Leaving, Sent
 from snapshot.stream.wire import text
 
 _RANK: Final = {type_url: rank for rank, type_url in enumerate(PUSH_ORDER)}
@@ -144,6 +144,16 @@ class Stream:
                     return response
         return self._farewell(state, now_s)
 
+    @property
+    def pending(self) -> bool:
+        """Whether `next_response` can give something, now or when time has passed; as cheap as a question can be."""
+        if self._state is None or self._closed:
+            return False
+        for watch in self._watches.values():
+            if watch.dirty or watch.forced or watch.everything or watch.greeting or watch.leaving:
+                return True
+        return False
+
     def wake_at_s(self) -> float | None:
         """When to ask `next_response` again if nothing happens before; None: no timer is needed (XP-110)."""
         if self._state is None or self._closed:
@@ -154,7 +164,7 @@ class Stream:
             if waiting is not None and (watch.marked or watch.leaving):
                 times.append(waiting.sent_at_s + ACK_WAIT_S)
             times += (self._release_at_s(watch.type_url, leaving) for leaving in watch.leaving.values())
-        if any(self._watches[each].marked for each in ordering.ROUTING_TYPES if each in self._watches):
+        if any(self._watches[each].marked for each in ROUTING_TYPES if each in self._watches):
             times += self._awaited_endpoints.values()
         return min((time for time in times if self._asked_at_s < time < ordering.NEVER), default=None)
 
@@ -191,21 +201,26 @@ class Stream:
             case SotwRequest(names=names):
                 return self._names_problem("resource_names", names)
             case DeltaRequest(subscribe=subscribe, unsubscribe=unsubscribe, initial_versions=claimed):
-                self._claimed_bytes += sum(len(name) + len(version) for name, version in claimed.items())
-                if self._claimed_bytes > self.limits.initial_versions_bytes:
-                    return _too_much(
-                        "initial_resource_versions", self._claimed_bytes, self.limits.initial_versions_bytes
-                    )
-                return self._names_problem("resource_names_subscribe", subscribe) or self._names_problem(
-                    "resource_names_unsubscribe", unsubscribe
+                return (
+                    (self._claims_problem(claimed) if claimed else None)
+                    or self._names_problem("resource_names_subscribe", subscribe)
+                    or self._names_problem("resource_names_unsubscribe", unsubscribe)
                 )
             case _:
                 assert_never(request)
 
+    def _claims_problem(self, claimed: Mapping[str, str]) -> tuple[StatusCode, str] | None:
+        self._claimed_bytes += sum(len(name) + len(version) for name, version in claimed.items())
+        if self._claimed_bytes > self.limits.initial_versions_bytes:
+            return _too_much("initial_resource_versions", self._claimed_bytes, self.limits.initial_versions_bytes)
+        return None
+
     def _names_problem(self, field: str, names: tuple[str, ...]) -> tuple[StatusCode, str] | None:
+        if not names:
+            return None
         if len(names) > self.limits.names:
             return StatusCode.RESOURCE_EXHAUSTED, f"{field}: {len(names)} names, at most {self.limits.names} are served"
-        longest = max(names, key=len, default="")
+        longest = max(names, key=len)
         if len(longest) > self.limits.name_length:
             found, allowed = f"{longest[:40]!r}… has {len(longest)} characters", self.limits.name_length
             return StatusCode.INVALID_ARGUMENT, f"{field}: the name {found}, at most {allowed} are allowed"
@@ -271,26 +286,28 @@ class Stream:
 
     def _push(self, watch: SotwWatch | DeltaWatch, state: NodeState, now_s: float) -> Response | Withheld | None:
         blocked = watch.blocked_until_s(now_s) is not None
-        if not watch.urgent and (blocked or self._waits_for_clusters(watch, state, now_s)):
+        if not (watch.forced or watch.greeting) and (
+            blocked or (watch.leads_traffic and self._waits_for_clusters(state, now_s))
+        ):
             return None
         later: Collection[str] = ()
         leaving = Leaving(self._epoch, now_s)
-        if watch.removed_last:
+        if watch.removed_last and watch.may_lose(state):
             watch.removes_now = self._release_at_s(watch.type_url, leaving) <= now_s
-        if watch.is_endpoints:
-            clusters = self._watches.get(CLUSTER)
+        clusters = self._watches.get(CLUSTER)
+        if watch.is_endpoints and clusters is not None:
             watch.kept_endpoints = ordering.kept_endpoints(clusters)
-            if clusters is not None and clusters.marked:
+            if clusters.marked:
                 watch.removes_now = False
                 later = ordering.endpoints_due_later(clusters, state)
         known = state if watch.is_known else _NOTHING
         difference = watch.difference(known, self.limits, blocked=blocked, later=later, leaving=leaving)
         return self._send(watch, difference, now_s) if difference else None
 
-    def _waits_for_clusters(self, watch: SotwWatch | DeltaWatch, state: NodeState, now_s: float) -> bool:
+    def _waits_for_clusters(self, state: NodeState, now_s: float) -> bool:
         """Routes to a cluster that the client does not have yet follow it and its endpoints (XP-93, XP-94)."""
         clusters = self._watches.get(CLUSTER)
-        if watch.type_url not in ordering.ROUTING_TYPES or clusters is None:
+        if clusters is None:
             return False
         if clusters.marked and clusters.blocked_until_s(now_s) is not None and ordering.adds_cluster(clusters, state):
             return True
@@ -322,18 +339,15 @@ class Stream:
         return None
 
     def _release_at_s(self, type_url: str, leaving: Leaving) -> float:
-        routing = tuple(self._watches[each] for each in ordering.ROUTING_TYPES if each in self._watches)
+        routing = tuple(self._watches[each] for each in ROUTING_TYPES if each in self._watches)
         return ordering.release_at_s(type_url, leaving, routing, alone=bool(self._only_type))
 
     def _send(self, watch: SotwWatch | DeltaWatch, difference: Difference, now_s: float) -> Response | Withheld:
         updated, removed = difference.updated, difference.removed
-        match self.variant:
-            case Variant.SOTW:
-                body = self._bodies.sotw(self._identifier, watch.type_url, updated)
-            case Variant.DELTA:
-                body = self._bodies.delta(self._identifier, watch.type_url, updated, removed)
-            case _:
-                assert_never(self.variant)
+        if self.variant is Variant.SOTW:
+            body = self._bodies.sotw(self._identifier, watch.type_url, updated)
+        else:
+            body = self._bodies.delta(self._identifier, watch.type_url, updated, removed)
         limit = self.limits.max_response
         if limit is not None and len(body) > limit:
             watch.forced.update(removed)

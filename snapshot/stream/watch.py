@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from snapshot.cache.resource import XdsResource
 from snapshot.cache.snapshot import NodeState
-from snapshot.cache.type_url import CLUSTER, ENDPOINT, SECRET, WILDCARD_TYPES
+from snapshot.cache.type_url import CLUSTER, ENDPOINT, LISTENER, ROUTE, SECRET, WILDCARD_TYPES
 from snapshot.stream.effects import Acked, Effect, Nacked
 from snapshot.stream.limits import ACK_WAIT_S, MAX_ANSWERED, MAX_OUTSTANDING, NACK_TEXT_BYTES
 from snapshot.stream.requests import Nack
 from snapshot.stream.status import NackRecord, SyncState, TypeStatus
 from snapshot.stream.subscription import Subscription
 
+ROUTING_TYPES: Final = (LISTENER, ROUTE)
+"""Types that lead traffic to clusters."""
 REMOVED_LAST: Final = frozenset({CLUSTER, ENDPOINT, SECRET})
 """Types that others point to: their removals leave after everything else of a push (XP-94)."""
 
@@ -34,12 +36,11 @@ class Sent:
     sent_at_s: float
     epoch: int
     updated: tuple[str, ...] = ()
-    removed: dict[str, XdsResource] = field(default_factory=dict)
+    removed: tuple[XdsResource, ...] = ()
     answered: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Leaving:
+class Leaving(NamedTuple):
     """A removal that waits for its turn (XP-94): the publication it was found after, and when."""
 
     epoch: int
@@ -80,6 +81,7 @@ class Watch:
         "is_known",
         "kept_endpoints",
         "last",
+        "leads_traffic",
         "leaving",
         "legacy",
         "nack",
@@ -95,6 +97,7 @@ class Watch:
         self.is_complete: Final = type_url in WILDCARD_TYPES
         self.is_endpoints: Final = type_url == ENDPOINT
         self.removed_last: Final = type_url in REMOVED_LAST
+        self.leads_traffic: Final = type_url in ROUTING_TYPES
         self.legacy = self.is_complete
         self.is_known = True
         self.subscription: Subscription | None = None
@@ -162,6 +165,13 @@ class Watch:
             self.everything = True
             self.dirty.clear()
 
+    def may_lose(self, state: NodeState) -> bool:
+        """Whether a marked name may be gone from the state; only then removals have to be thought about."""
+        if self.everything:
+            return True
+        names = state.names(self.type_url)
+        return any(name not in names for name in self.dirty) or any(name not in names for name in self.forced)
+
     def defers(self, name: str) -> bool:
         """Whether the removal of this name has to wait for its turn (XP-94)."""
         return not self.removes_now or name in self.kept_endpoints
@@ -224,6 +234,8 @@ class Watch:
             other.answered = True
             if other is sent:
                 break
+        if len(self.outstanding) <= MAX_ANSWERED:
+            return
         answered = [nonce for nonce, other in self.outstanding.items() if other.answered]
         for nonce in answered[:-MAX_ANSWERED]:
             del self.outstanding[nonce]

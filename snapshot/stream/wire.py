@@ -6,12 +6,13 @@ from typing import Final
 
 _LENGTH_DELIMITED: Final = 2
 _MORE: Final = 0x80
+_SINGLE: Final = tuple(bytes((value,)) for value in range(_MORE))
 
 
 def varint(value: int) -> bytes:
     """`value` (not negative) in base 128, least significant group first."""
     if value < _MORE:
-        return bytes((value,))
+        return _SINGLE[value]
     groups = bytearray()
     while value >= _MORE:
         groups.append(value & 0x7F | _MORE)

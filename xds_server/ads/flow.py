@@ -23,25 +23,24 @@ class Pace:
 
     def delay_s(self, now_s: float) -> float:
         """Count a request at `now_s`; seconds to wait before the next one is read, 0.0 within the rate."""
-        self._earliest_s = max(self._earliest_s, now_s - BURST_S) + self._gap_s
-        return max(0.0, self._earliest_s - now_s)
+        self._earliest_s = earliest_s = max(self._earliest_s, now_s - BURST_S) + self._gap_s
+        return earliest_s - now_s if earliest_s > now_s else 0.0
 
 
 class WriteWatch:
     """Ends streams whose write waits too long. One timer for the whole server, and only while something is written."""
 
-    def __init__(self, limit_s: float) -> None:
+    def __init__(self, limit_s: float, monotonic_s: Callable[[], float]) -> None:
         self._limit_s = limit_s
+        self._monotonic_s = monotonic_s
         self._writing: dict[Callable[[], None], float] = {}  # oldest first: the limit is the same for all
         self._timer: asyncio.TimerHandle | None = None
 
-    def began(self, stuck: Callable[[], None]) -> None:
-        """A write began; `stuck` is called if it has not ended after the limit."""
-        loop = asyncio.get_running_loop()
-        now_s = loop.time()
+    def began(self, stuck: Callable[[], None], now_s: float) -> None:
+        """A write began at `now_s`; `stuck` is called if it has not ended after the limit."""
         self._writing[stuck] = now_s
         if self._timer is None and self._limit_s:
-            self._timer = loop.call_at(now_s + self._limit_s, self._look)
+            self._timer = asyncio.get_running_loop().call_later(self._limit_s, self._look)
 
     def ended(self, stuck: Callable[[], None]) -> None:
         """The write ended."""
@@ -54,14 +53,15 @@ class WriteWatch:
             self._timer = None
 
     def _look(self) -> None:
-        loop = asyncio.get_running_loop()
         self._timer = None
-        limit_s = loop.time() - self._limit_s + 0.001
+        now_s = self._monotonic_s()
+        limit_s = now_s - self._limit_s + 0.001
         for stuck in [stuck for stuck, since_s in self._writing.items() if since_s <= limit_s]:
             del self._writing[stuck]
             stuck()
         if self._writing:
-            self._timer = loop.call_at(next(iter(self._writing.values())) + self._limit_s, self._look)
+            oldest_s = next(iter(self._writing.values()))
+            self._timer = asyncio.get_running_loop().call_later(oldest_s + self._limit_s - now_s, self._look)
 
 
 async def converse(

@@ -142,7 +142,7 @@ class HealthSession:
     def __init__(self, parts: HealthParts, context: Any) -> None:
         self._parts = parts
         self._context = context
-        self._peer: Final[str] = context.peer()
+        self.peer: Final[str] = context.peer()
         self._changed = asyncio.Event()
         self._ended: asyncio.Future[End] = asyncio.get_running_loop().create_future()
         self._stuck = self._write_is_stuck
@@ -167,8 +167,8 @@ class HealthSession:
 
     async def _admit(self, stack: contextlib.AsyncExitStack) -> bool:
         parts = self._parts
-        stack.callback(parts.admission.disconnected, self._peer)
-        parts.admission.connected(self._peer)
+        stack.callback(parts.admission.disconnected, self.peer)
+        parts.admission.connected(self.peer)
         message = await parts.admission.first(self._context.read, _parsed)
         if message is None:
             return False
@@ -244,7 +244,7 @@ class HealthSession:
             self._changed.clear()
             wanted = specifier(health.dataplanes.get(self.identity.proxy), health)
             if wanted != sent:
-                self._parts.writes.began(self._stuck)
+                self._parts.writes.began(self._stuck, self._parts.clock.monotonic_s())
                 try:
                     await self._context.write(wanted)
                 finally:

@@ -15,6 +15,7 @@ import grpc
 from snapshot.model.meta import ProxyKey
 from snapshot.stream import BodyCache, Limits
 from xds_server.ads.admission import Admission
+from xds_server.ads.age import Ages
 from xds_server.ads.connections import Connections
 from xds_server.ads.csds import ClientStatus
 from xds_server.ads.flow import WriteWatch
@@ -28,9 +29,12 @@ from xds_server.clock import Clock
 
 _T = TypeVar("_T")
 STOPPING: Final = End("UNAVAILABLE", "this control plane is shutting down; connect again", Ending.SHUTDOWN)
+AGED: Final = End("UNAVAILABLE", "this connection has reached its maximum age; connect again", Ending.LEFT)
 INTERNAL_TEXT: Final = "internal error of the control plane; its log has the reason"
 ABORT_S: Final = 1.0
 """How long telling a client why its stream ends may take; a client that reads nothing is not waited for."""
+LONGEST_PAUSE_S: Final = 0.25
+"""Between the ends of two streams: time for one client to be back elsewhere. More of it would serve nobody."""
 FORCE_S: Final = 5.0
 """After the drain time: how long until whatever is left is cut (XP-141)."""
 
@@ -79,13 +83,15 @@ class AdsServer:
             observer=observer,
             bodies=BodyCache(),
             nonces=lambda: format(next(numbers), "x"),
-            writes=WriteWatch(settings.write_timeout_s),
+            writes=WriteWatch(settings.write_timeout_s, clock.monotonic_s),
             limits=limits or Limits(),
             open_sessions={},
             dataplanes=dataplanes or (hds.dataplanes if hds is not None else None),
         )
         self._hds = hds
         self._streams: set[Session | HealthSession] = set()
+        self._deserted = asyncio.Event()
+        self._ages = Ages(settings.max_connection_age_s, self._end_aged)
         self._server: Any = None
         self._health: Any = None
         self._offered: tuple[str, ...] = ()
@@ -139,6 +145,7 @@ class AdsServer:
         finally:
             if not stopping.done():
                 await self._server.stop(None)
+            self._ages.close()
             self._parts.writes.close()
             self._connections.close()
             self._server = None
@@ -173,12 +180,19 @@ class AdsServer:
     async def _serve(self, context: Any, session: Session | HealthSession) -> None:
         """Run one session to its end and give the stream its status. Errors end this stream and no other (XP-113)."""
         self._streams.add(session)
+        self._ages.opened(context.peer())
         try:
             if self._parts.admission.stopping:
                 session.end(STOPPING)
             await self._guard(context, session.run(), session)
         finally:
             self._streams.discard(session)
+            if not self._streams:
+                self._deserted.set()
+
+    def _end_aged(self, peer: str) -> None:
+        for session in [session for session in self._streams if session.peer == peer]:
+            session.end(AGED, gently=True)
 
     async def _guard(self, context: Any, work: Awaitable[_T], session: Session | HealthSession | None = None) -> _T:
         """Turn whatever `work` raises into the status of its call."""
@@ -212,17 +226,23 @@ class AdsServer:
         raise AssertionError("abort returns by raising")
 
     async def _drain(self, drain_s: float) -> None:
-        """End the open streams one by one; their number decides the pace."""
+        """End the open streams one by one, at a pace that their number decides, with pauses only in between."""
         waiting = list(self._streams)
         random.shuffle(waiting)
         waiting.sort(key=lambda session: session.responses == 0)
-        pause_s = drain_s / len(waiting) if waiting else 0.0
-        for session in waiting:
-            if session not in self._streams:
-                continue
-            session.end(STOPPING, gently=True)
-            if session is not waiting[-1]:
-                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, not a secret
+        longest_s = min(drain_s / max(1, len(waiting)), LONGEST_PAUSE_S)
+        for number, session in enumerate(waiting):
+            if number and self._streams:
+                await self._pause(longest_s * random.uniform(0.5, 1.0))  # noqa: S311  # jitter, not a secret
+            if session in self._streams:
+                session.end(STOPPING, gently=True)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait, but not for nobody: the last stream that goes ends it."""
+        self._deserted.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._deserted.wait()
 
     # -- the rest
 

@@ -87,12 +87,11 @@ class Session:
     def __init__(self, parts: Parts, context: Any, variant: Variant, default_type: str) -> None:
         self._parts = parts
         self._context = context
-        self._peer: Final[str] = context.peer()
+        self.peer: Final[str] = context.peer()
         self._wake = asyncio.Event()
         self._ended: asyncio.Future[End] = asyncio.get_running_loop().create_future()
         self._writing = False
         self._end_after_write: End | None = None
-        self._next: Response | Withheld | None = None
         self._stuck = self._write_is_stuck
         self._handle: NodeHandle | None = None
         self._state: NodeState | None = None
@@ -119,7 +118,7 @@ class Session:
             async with contextlib.AsyncExitStack() as stack:
                 message = await self._admit(stack)
                 if message is not None:
-                    self._take(message)
+                    self._take(message, self._parts.clock.monotonic_s())
                     await self._converse()
         except Refused as refused:
             self._parts.observer.count("refused")
@@ -130,8 +129,8 @@ class Session:
     async def _admit(self, stack: contextlib.AsyncExitStack) -> Any | None:
         """First request, credential, registration, node: each undone by `stack`. None: nothing was said."""
         parts = self._parts
-        stack.callback(parts.admission.disconnected, self._peer)
-        parts.admission.connected(self._peer)
+        stack.callback(parts.admission.disconnected, self.peer)
+        parts.admission.connected(self.peer)
         message = await parts.admission.first(self._context.read, self._parsed)
         if message is None:
             return None
@@ -190,7 +189,7 @@ class Session:
             case Refused():
                 return Ending.LEFT
             case None | asyncio.CancelledError() | grpc.aio.InternalError():  # the last: it is gone
-                return await self._parts.admission.ending(self._peer)
+                return await self._parts.admission.ending(self.peer)
             case _:
                 return Ending.SHUTDOWN
 
@@ -268,12 +267,13 @@ class Session:
 
     async def _read(self) -> None:
         """Take requests until the client half-closes."""
-        parts, read = self._parts, self._context.read
+        read, pace, clock = self._context.read, self._pace, self._parts.clock
         while (raw := await read()) is not grpc.aio.EOF:
-            self._take(self._parsed(raw))
-            delay_s = self._pace.delay_s(parts.clock.monotonic_s())
+            now_s = clock.monotonic_s()
+            self._take(self._parsed(raw), now_s)
+            delay_s = pace.delay_s(now_s)
             if delay_s:
-                parts.observer.count("slowed")
+                self._parts.observer.count("slowed")
                 await asyncio.sleep(delay_s)
 
     def _parsed(self, raw: bytes) -> Any:
@@ -282,7 +282,7 @@ class Session:
         except DecodeError as error:
             raise invalid(f"the request is not a {self._parse.__self__.__name__}: {error}") from error
 
-    def _take(self, message: Any) -> None:
+    def _take(self, message: Any, now_s: float) -> None:
         """Give one request to the state machine and perform its effects."""
         stream, identity = self.stream, self.identity
         assert stream is not None  # noqa: S101  # `_admit` came before
@@ -292,20 +292,13 @@ class Session:
                 f"stream was authenticated for ID {identity.node_id}. Received request is for node with ID "
                 f"{message.node.id[:MAX_ID_BYTES]}. Node ID cannot be changed after stream is initialized"
             )
-        effects = stream.receive(self._decode(message), self._parts.clock.monotonic_s())
+        effects = stream.receive(self._decode(message), now_s)
         if not message.response_nonce and self._record is not None:
             self._record.received(message.type_url or self.default_type)
         for effect in effects:
             self._perform(effect)
-        self._look(stream)
-
-    def _look(self, stream: Stream) -> None:
-        """Wake the writer only if there is something to write: most requests are ACKs, which ask for nothing."""
-        if self._writing or self._wake.is_set():
-            return  # it looks by itself
-        self._next = stream.next_response(self._parts.clock.monotonic_s())
-        if self._next is not None or stream.wake_at_s() is not None:
-            self._wake.set()
+        if stream.pending:
+            self._wake.set()  # most requests are ACKs, which ask for nothing: they leave the writer alone
 
     def _perform(self, effect: Effect) -> None:
         record, observer, identity = self._record, self._parts.observer, self.identity
@@ -340,32 +333,34 @@ class Session:
         assert stream is not None  # noqa: S101  # `_admit` came before
         while True:
             wake.clear()
-            response, self._next = self._next or stream.next_response(clock.monotonic_s()), None
+            now_s = clock.monotonic_s()
+            # built when it can be written and written at once: nothing older ever follows a newer state (XP-117)
+            response = stream.next_response(now_s) if stream.pending else None
             match response:
                 case Response():
-                    await self._send(response)
+                    await self._send(response, now_s)
                 case Withheld():
                     self._withhold(response)
                 case None:
                     self._news_since_s = None
-                    await self._sleep(stream.wake_at_s())
+                    await self._sleep(stream.wake_at_s() if stream.pending else None)
                 case _:
                     assert_never(response)
 
-    async def _send(self, response: Response) -> None:
-        writes = self._parts.writes
+    async def _send(self, response: Response, now_s: float) -> None:
+        writes, record, message = self._parts.writes, self._record, response.message()
         self._writing = True
-        writes.began(self._stuck)
+        writes.began(self._stuck, now_s)
         try:
-            await self._context.write(response.message())
+            await self._context.write(message)
         finally:
             writes.ended(self._stuck)
             self._writing = False
         self.responses += 1
-        if self._record is not None:
-            self._record.sent(response.type_url, response.size)
+        if record is not None:
+            record.sent(response.type_url, len(message))
             if self._news_since_s is not None:
-                self._record.pushed(self._parts.clock.monotonic_s() - self._news_since_s)
+                record.pushed(self._parts.clock.monotonic_s() - self._news_since_s)
                 self._news_since_s = None
         if self._end_after_write is not None:
             raise self._end_after_write

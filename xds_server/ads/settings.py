@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from xds_server.ads.age import core_age_s, core_grace_s
+
 MIB: Final = 1 << 20
 SPARE_S: Final = 20.0
 """By how much the kernel's own patience with unacknowledged data exceeds that of the keepalive ping."""
@@ -36,6 +38,8 @@ class AdsSettings:
     """Connections of one peer address that have streams; loopback is exempt."""
     drain_s: float = 10.0
     """How long a graceful stop takes to end the open streams (XP-141)."""
+    max_connection_age_s: float = 0.0
+    """When a connection's streams are ended, a tenth more or less; its client comes back on another (XP-140)."""
     so_reuseport: bool = False
     """Several processes on one port (`--workers`); otherwise a taken port is an error."""
 
@@ -48,7 +52,13 @@ def channel_options(settings: AdsSettings) -> list[tuple[str, int]]:
     together: else the kernel ends the connection first, and a vanished peer looks like one that left.
     """
     kernel_s = settings.keepalive_s + settings.ping_timeout_s + SPARE_S
+    age_s = settings.max_connection_age_s
+    ages = [
+        ("grpc.max_connection_age_ms", _ms(core_age_s(age_s))),
+        ("grpc.max_connection_age_grace_ms", _ms(core_grace_s(age_s))),
+    ]
     return [
+        *(ages if age_s else ()),
         ("grpc.so_reuseport", int(settings.so_reuseport)),  # on by default: a taken port would be shared silently
         ("grpc.http2.bdp_probe", 0),  # a tenth of the CPU of a push
         ("grpc.keepalive_time_ms", _ms(settings.keepalive_s)),

@@ -237,6 +237,7 @@ class ControlPlane:
             requests_per_s=xds.limits.requests_per_second,
             connections_per_address=xds.limits.connections_per_address,
             drain_s=xds.drain_time,
+            max_connection_age_s=xds.max_connection_age,
         )
 
     # -- HTTP

@@ -85,11 +85,15 @@ class XdsLimits(Node, frozen=True, kw_only=True):
 
 
 class XdsServer(Node, frozen=True, kw_only=True):
-    """ADS. `leave_grace`: how long a proxy that left may take to come back before it is deleted."""
+    """ADS. `leave_grace`: how long a proxy that left may take to come back before it is deleted.
+
+    `max_connection_age`: after this time, a tenth more or less, a proxy is asked to connect anew; 0 is never.
+    """
 
     port: Port = 5677
     drain_time: NotNegative = Seconds(10.0)
     leave_grace: NotNegative = Seconds(2.0)
+    max_connection_age: NotNegative = Seconds(0.0)
     keepalive: Keepalive = Keepalive()
     limits: XdsLimits = XdsLimits()
 

@@ -195,13 +195,13 @@ MUTATIONS = [
     (
         "XP-63",
         "sotw.py",
-        'return hashlib.blake2b(f"{count}:{total:x}".encode(), digest_size=8).hexdigest()',
-        'return hashlib.blake2b(f"{count}:{id(self):x}".encode(), digest_size=8).hexdigest()',
+        'return hashlib.blake2b(b"%d:%x" % (count, total), digest_size=8).hexdigest()',
+        "return __import__('os').urandom(8).hex()",
     ),
     (
         "XP-64",
         "sotw.py",
-        'return hashlib.blake2b(f"{count}:{total:x}".encode(), digest_size=8).hexdigest()',
+        'return hashlib.blake2b(b"%d:%x" % (count, total), digest_size=8).hexdigest()',
         "return str(count)",
     ),
     (
@@ -232,14 +232,14 @@ MUTATIONS = [
     (
         "XP-70",
         "sotw.py",
-        "set(self.forced) if blocked and not self.greeting else self._take_marks(state)",
-        "set(self.forced) if blocked and not self.greeting else self._take_marks(state) | self.held.keys() | self.subscription.names if not self.forced.update(self.held) else set()",
+        "            names = self._take_marks(state).difference(later) | self.forced\n",
+        "            self.forced.update(self.held)\n            names = self._take_marks(state) | self.forced\n",
     ),
     (
         "XP-71",
         "sotw.py",
-        "difference = Difference(empty_wanted=self.greeting)\n        names",
-        "difference = Difference(empty_wanted=True)\n        names",
+        "difference = Difference(empty_wanted=self.greeting)\n        if blocked",
+        "difference = Difference(empty_wanted=True)\n        if blocked",
     ),
     (
         "XP-72",
@@ -275,8 +275,8 @@ MUTATIONS = [
     (
         "XP-78",
         "delta.py",
-        "                sent.removed[name] = held\n            self._forget(name)",
-        "                sent.removed[name] = held\n                self.claimed[name] = held.version",
+        "        for name in difference.removed:\n            self._forget(name)",
+        "        for each in sent.removed:\n            self.claimed[each.name] = each.version",
     ),
     (
         "XP-79",
@@ -331,8 +331,8 @@ MUTATIONS = [
     (
         "XP-89",
         "stream.py",
-        "        if watch.is_endpoints:\n            clusters = self._watches.get(CLUSTER)",
-        "        if watch.is_endpoints and CLUSTER not in self._watches:\n            return None\n        if watch.is_endpoints:\n            clusters = self._watches.get(CLUSTER)",
+        "        clusters = self._watches.get(CLUSTER)\n        if watch.is_endpoints and",
+        "        clusters = self._watches.get(CLUSTER)\n        if watch.is_endpoints and clusters is None:\n            return None\n        if watch.is_endpoints and",
     ),
     (
         "XP-90",
