@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from xds_server.cli.examples import examples
+
 if TYPE_CHECKING:
     from xds_server.config import Loaded
 
 app = typer.Typer(
-    name="kuma-cp", help="The control plane of a mesh.", no_args_is_help=True, pretty_exceptions_enable=False
+    name="kuma-cp",
+    help="The control plane of a mesh.",
+    epilog=examples("kuma-cp demo", "kuma-cp run", "kuma-cp run --data-dir /var/lib/kuma --config-file kuma-cp.yaml"),
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
 )
 HEALTH_TIMEOUT_S = 5.0
 
@@ -34,8 +40,21 @@ def _settings(config_file: Path | None, flags: dict[str, object] | None = None) 
         raise typer.Exit(1) from error
 
 
+@app.callback()
+def before(
+    ctx: typer.Context,
+    *,
+    log_level: Annotated[
+        str | None, typer.Option(help="As of `run`: Kuma takes it before the command too.", show_default=False)
+    ] = None,
+) -> None:
+    """The control plane of a mesh."""
+    ctx.obj = log_level
+
+
 @app.command()
 def run(
+    ctx: typer.Context,
     *,
     config_file: ConfigFile = None,
     data_dir: Annotated[
@@ -49,7 +68,7 @@ def run(
     ] = None,
 ) -> None:
     """Run the control plane until SIGTERM or Ctrl-C. Flags override the environment, which overrides the file."""
-    flags = {"general.workDir": data_dir, "general.logLevel": log_level, "general.logFormat": log_format}
+    flags = {"general.workDir": data_dir, "general.logLevel": log_level or ctx.obj, "general.logFormat": log_format}
     loaded = _settings(config_file, dict(flags))
     import structlog  # noqa: PLC0415  # `--help` does not need it
 

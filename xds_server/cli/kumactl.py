@@ -1,4 +1,4 @@
-"""The command `kumactl`: apply, get, delete, generate, version. Everything goes through the REST API."""
+"""The command `kumactl`: apply, get, delete, generate, completion, version. Everything goes through the REST API."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import typer
 
+from xds_server.cli.examples import examples
 from xds_server.cli.rest import DEFAULT_ADDRESS, CommandError, NotFoundError, Rest
 from xds_server.cli.tables import as_json, as_yaml, resource_table
 from xds_server.dp.go_syntax import duration_s, variables
@@ -22,6 +23,29 @@ if TYPE_CHECKING:
 
 PERSISTENT = ("--address", "--mesh", "-m", "--token-file", "--ca-cert-file", "--api-timeout")
 """Options that may stand before or behind the command, as in Kuma."""
+
+EXAMPLES = {
+    "apply": (
+        "kumactl apply -f mesh.yaml",
+        "kumactl apply -f directory/",
+        "kumactl apply -f dp.yaml -v name=web-1 -v address=10.0.0.5 --dry-run",
+        'echo \'{"type": "Mesh", "name": "staging"}\' | kumactl apply -f -',
+    ),
+    "get": (
+        "kumactl get meshes",
+        "kumactl get dataplanes --mesh staging",
+        "kumactl get dataplane web-1 -o yaml",
+    ),
+    "delete": ("kumactl delete traffic-route canary --mesh staging",),
+    "dataplane_token": (
+        "kumactl generate dataplane-token --name web-1 > web-1.token",
+        "kumactl generate dataplane-token --tag kuma.io/service=web,api --valid-for 720h > web.token",
+    ),
+    "completion": (
+        "source <(kumactl completion bash)",
+        "kumactl completion fish > ~/.config/fish/completions/kumactl.fish",
+    ),
+}
 
 EPILOG = "Before or behind every command: --address, --mesh, --token-file, --ca-cert-file, --api-timeout."
 app = typer.Typer(
@@ -41,6 +65,14 @@ class Output(enum.StrEnum):
     TABLE = "table"
     YAML = "yaml"
     JSON = "json"
+
+
+class Shell(enum.StrEnum):
+    """Shells that can complete."""
+
+    BASH = "bash"
+    FISH = "fish"
+    ZSH = "zsh"
 
 
 @dataclass(frozen=True)
@@ -90,13 +122,14 @@ def _user_token(token_file: str) -> str:
     try:
         token = Path(token_file).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise CommandError(f"--token-file {token_file!r} cannot be read: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise CommandError(f"--token-file {token_file!r} cannot be read: {reason}") from error
     if not token:
         raise CommandError(f"--token-file {token_file!r} is empty")
     return token
 
 
-@app.command()
+@app.command(epilog=examples(*EXAMPLES["apply"]))
 def apply(
     ctx: typer.Context,
     *,
@@ -130,7 +163,7 @@ def apply(
     _structured(results, output)
 
 
-@app.command()
+@app.command(epilog=examples(*EXAMPLES["get"]))
 def get(
     ctx: typer.Context,
     *,
@@ -181,7 +214,7 @@ def _structured(value: Any, output: Output) -> None:
         typer.echo(as_json(value) if output is Output.JSON else as_yaml(value))
 
 
-@app.command()
+@app.command(epilog=examples(*EXAMPLES["delete"]))
 def delete(
     ctx: typer.Context,
     *,
@@ -204,7 +237,7 @@ def delete(
     _structured({"type": kind.name, "mesh": mesh, "name": name, "result": "deleted"}, output)
 
 
-@generate.command("dataplane-token")
+@generate.command("dataplane-token", epilog=examples(*EXAMPLES["dataplane_token"]))
 def dataplane_token(
     ctx: typer.Context,
     *,
@@ -229,6 +262,16 @@ def dataplane_token(
     if output is Output.TABLE:
         typer.echo(token, nl=False)
     _structured({"token": token}, output)
+
+
+@app.command(epilog=examples(*EXAMPLES["completion"]))
+def completion(*, shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, fish or zsh.")]) -> None:
+    """Print the script that lets a shell complete kumactl's commands."""
+    from typer.completion import (  # type: ignore[attr-defined]  # noqa: PLC0415  # not in its list; only here
+        get_completion_script,
+    )
+
+    typer.echo(get_completion_script(prog_name="kumactl", complete_var="_KUMACTL_COMPLETE", shell=shell))
 
 
 @app.command()

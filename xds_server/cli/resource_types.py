@@ -40,10 +40,16 @@ def of_document(document: Mapping[str, Any]) -> TypeDescriptor:
 
 
 def collection_path(kind: TypeDescriptor, mesh: str) -> str:
-    """Where the resources of one mesh (or all, of a global type) are listed."""
-    return path_of(kind.path) if is_global(kind) else path_of("meshes", mesh, kind.path)
+    """Where the resources of one mesh (or all, of a global type) are listed. Raises CommandError for no mesh's name."""
+    return path_of(kind.path) if is_global(kind) else path_of("meshes", _checked("mesh", mesh), kind.path)
 
 
 def resource_path(kind: TypeDescriptor, mesh: str, name: str) -> str:
-    """Where one resource is."""
-    return collection_path(kind, mesh) + path_of(name)
+    """Where one resource is. Raises CommandError for a name that no resource can have."""
+    return collection_path(kind, mesh) + path_of(_checked("name", name))
+
+
+def _checked(what: str, given: str) -> str:
+    if "/" in given or given in {"", ".", ".."}:
+        raise CommandError(f"{what}: {given!r} is no {what}; it consists of a-z, 0-9, '-' and '_'")
+    return given

@@ -16,6 +16,9 @@ from xds_server.dp.trust import is_loopback
 
 DEFAULT_ADDRESS = "http://localhost:5681"
 _WARNING_CODES = ("199", "299")
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"})
+_ONLY_TLS = "Client sent an HTTP request to an HTTPS server"
+_UNKNOWN_PATH = "404: Page Not Found"
 
 
 class CommandError(Exception):
@@ -52,15 +55,20 @@ class Rest:
 
     def __post_init__(self) -> None:
         """Check the address; loopback is never reached through a proxy of the environment."""
-        parts = urlsplit(self.address)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        try:
+            parts = urlsplit(self.address)
+            plausible = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            plausible = False
+        if not plausible or not self.address.isprintable() or " " in self.address:
             raise CommandError(f"--address {self.address!r} must look like {DEFAULT_ADDRESS}")
         handlers: list[urllib.request.BaseHandler] = []
-        if is_loopback(parts.hostname):
+        host = parts.hostname or ""
+        if is_loopback(host):
             handlers.append(urllib.request.ProxyHandler({}))
         if parts.scheme == "https":
             handlers.append(urllib.request.HTTPSHandler(context=self._tls()))
-        elif self.token and not is_loopback(parts.hostname):
+        elif self.token and not is_loopback(host):
             raise CommandError(
                 f"--address {self.address}: a token must not travel in plain text; use https (port 5682)"
             )
@@ -114,6 +122,8 @@ def _unreachable(address: str, error: Exception) -> str:
             f"the certificate of {address} is not accepted: {reason.verify_message}; "
             "give the one it chains to by --ca-cert-file (kuma-cp.crt in the control plane's data directory)"
         )
+    if isinstance(reason, ssl.SSLError) and reason.reason in _NO_TLS:
+        return f"{address} does not speak TLS; its REST API is http://HOST:5681, or https://HOST:5682"
     return (
         f"the control plane at {address} is not reachable: {reason or type(error).__name__}; "
         "is `kuma-cp run` running there? --address (or KUMACTL_ADDRESS) names another"
@@ -142,7 +152,12 @@ def _refusal(answer: Answer, address: str) -> CommandError:
     """Kuma's way to print an error body (R §4.2)."""
     if not isinstance(answer.body, dict) or not answer.body.get("title"):
         text = str(answer.body).strip() or http.client.responses.get(answer.status, "")
-        return CommandError(f"{address} answered {answer.status}: {text.removeprefix(f'{answer.status}: ')}")
+        said = f"{address} answered {answer.status}: {text.removeprefix(f'{answer.status}: ')}"
+        if text.startswith(_ONLY_TLS):
+            said += " Use https:// (the REST API's TLS port is 5682)"
+        elif answer.status == http.client.NOT_FOUND and text != _UNKNOWN_PATH:
+            said += "; this is no REST API of a control plane, which listens on 5681 (http) and 5682 (https)"
+        return CommandError(said)
     lines = [f"{answer.body['title']} ({answer.body.get('details', '')})"]
     lines += [f"* {cause.get('field')}: {cause.get('message')}" for cause in answer.body.get("causes") or ()]
     kind = NotFoundError if answer.status == http.client.NOT_FOUND else CommandError

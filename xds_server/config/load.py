@@ -81,7 +81,8 @@ def _from_file(file: Path | None, warnings: list[str]) -> Iterator[_Given]:
     except OSError as error:
         raise ConfigError([f'Failed to access configuration file "{file}": {error.strerror}']) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError([f'Failed to parse configuration file "{file}": {error}']) from error
+        reason = " ".join(str(error).split())
+        raise ConfigError([f'Failed to parse configuration file "{file}": {reason}']) from error
     if document is None:
         return
     if not isinstance(document, dict):

@@ -21,7 +21,9 @@ KUMA_VERSION = "1.5.1"
 REQUEST_TIMEOUT_S = 10.0
 MAX_BODY_BYTES = 8 << 20
 WRONG_PORT = "404: Page Not Found"
-WRONG_PORT_HINT = "this is the control plane's REST port; --cp-address is its DP server, by default port 5678"
+DP_SERVER = "--cp-address is the control plane's DP server, by default https on port 5678"
+WRONG_PORT_HINT = f"this is the control plane's REST port; {DP_SERVER}"
+ONLY_TLS = "Client sent an HTTP request to an HTTPS server"
 DEFAULT_PORTS = {"https": 443, "http": 80}
 
 
@@ -93,8 +95,8 @@ class Client:
             ) from error
         except ssl.SSLError as error:
             if error.reason in {"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE"}:
-                raise StartError(f"{self.target} does not speak TLS; {WRONG_PORT_HINT}") from error
-            raise UnavailableError(f"TLS with {self.target} failed: {error}") from error
+                raise StartError(f"{self.target} does not speak TLS; {DP_SERVER}") from error
+            raise UnavailableError(f"TLS with {self.target} failed: {error.reason or error}; {DP_SERVER}") from error
         except (OSError, http.client.HTTPException) as error:
             raise UnavailableError(f"{self.target} is not reachable: {error or type(error).__name__}") from error
         return self._bootstrap(status, text)
@@ -133,6 +135,10 @@ class Client:
                 )
             case http.client.NOT_FOUND if said == WRONG_PORT:
                 raise StartError(f"{self.target} has no bootstrap: {WRONG_PORT_HINT}")
+            case http.client.NOT_FOUND:
+                raise StartError(f"{self.target} has no bootstrap ({said[:100]}); {DP_SERVER}")
+            case http.client.BAD_REQUEST if said.startswith(ONLY_TLS):
+                raise StartError(f"{self.target} wants TLS; {DP_SERVER}")
             case http.client.TOO_MANY_REQUESTS:
                 raise UnavailableError(f"{self.target} is busy ({said or status})")
             case _ if http.client.BAD_REQUEST <= status < http.client.INTERNAL_SERVER_ERROR:

@@ -19,6 +19,15 @@ from xds_server.dp.token import checked_token, claims, read_token
 from xds_server.dp.trust import trust_for
 
 INTERRUPTED = 130
+EXAMPLES = """\
+Start one proxy: fetch its bootstrap from the control plane, and become Envoy.
+
+  kumactl generate dataplane-token --name web-1 > web-1.token
+  kuma-dp run --dataplane-file dp.yaml -v name=web-1 -v address=10.0.0.5 --dataplane-token-file web-1.token
+  kuma-dp run --cp-address https://cp.example:5678 --ca-cert-file ca.pem --dataplane-file dp.yaml \\
+    --dataplane-token-file web-1.token
+
+Environment variables override flags."""
 
 
 def _say(text: str) -> None:
@@ -110,7 +119,8 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run",
         help="start one proxy: fetch its bootstrap and become Envoy",
-        description="Start one proxy. Environment variables override flags.",
+        description=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     add_flags(run)

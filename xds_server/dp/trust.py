@@ -148,7 +148,9 @@ def tls_context(trust: Trust) -> ssl.SSLContext:
         try:
             context.load_verify_locations(cadata=trust.pem)
         except (ssl.SSLError, ValueError) as error:
-            raise StartError(f"the CA certificate given is not PEM: {error}") from error
+            raise StartError(
+                f"the CA certificate of --ca-cert-file or KUMA_CONTROL_PLANE_CA_CERT is not PEM: {error}"
+            ) from error
     return context
 
 

@@ -45,6 +45,19 @@ def test_flags_win_over_the_environment_and_that_over_the_file(kuma_cp_command, 
     assert (config.dp_server.port, config.xds_server.port, config.general.work_dir) == (1001, 1003, "/flag")
 
 
+def test_the_log_level_may_stand_before_the_command_as_in_kuma(kuma_cp_command, served) -> None:
+    kuma_cp_command("--log-level", "debug", "run")
+    kuma_cp_command("--log-level", "debug", "run", "--log-level", "off")
+    assert [config.general.log_level for config in served] == ["debug", "off"]
+
+
+def test_a_file_that_is_no_yaml_is_one_line(kuma_cp_command, served, tmp_path) -> None:
+    (tmp_path / "cp.yaml").write_text("a: [")
+    status, _, err = kuma_cp_command("run", "-c", str(tmp_path / "cp.yaml"))
+    assert (status, served, err.count("\n")) == (1, [], 2)
+    assert "* Failed to parse configuration file" in err
+
+
 def test_every_fault_of_the_settings_is_listed(kuma_cp_command, served, monkeypatch) -> None:
     monkeypatch.setenv("KUMA_DP_SERVER_PORT", "many")
     status, _, err = kuma_cp_command("run", "--log-level", "loud")

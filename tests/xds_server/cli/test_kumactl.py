@@ -297,7 +297,26 @@ class TestConnection:
         monkeypatch.setenv("KUMACTL_TOKEN", "x.y.z")
         assert "must not travel in plain text" in run("get", "meshes", "--address", "http://10.0.0.1:5681")[2]
 
-    @pytest.mark.parametrize("address", ["localhost:5681", "ftp://a", ""])
+    @pytest.mark.parametrize(
+        ("status", "text", "said"),
+        [
+            (400, "Client sent an HTTP request to an HTTPS server.", "Use https:// (the REST API's TLS port is 5682)"),
+            (404, "404 page not found", "this is no REST API of a control plane, which listens on 5681"),
+        ],
+    )
+    def test_another_port_of_the_control_plane_is_told_apart(self, api, run, status, text, said) -> None:
+        api.refusals["GET", "/meshes"] = (status, text)
+        code, _, err = run("get", "meshes")
+        assert (code, err.count("\n")) == (1, 1)
+        assert said in err
+
+    def test_a_port_without_tls_is_named_as_such(self, api, run) -> None:
+        said = run("get", "meshes", "--address", api.address.replace("http:", "https:"))[2]
+        assert "does not speak TLS; its REST API is http://HOST:5681" in said
+
+    @pytest.mark.parametrize(
+        "address", ["localhost:5681", "ftp://a", "", "http://[::1", "http://a:99999", "http://a b", "http://a:0"]
+    )
     def test_a_wrong_address_is_named(self, run, address) -> None:
         assert run("get", "meshes", f"--address={address}")[2].startswith(
             f"Error: --address {address!r} must look like"
@@ -315,6 +334,22 @@ class TestConnection:
 )
 def test_connection_flags_may_stand_anywhere(argv: str, ordered: str) -> None:
     assert persistent_first(argv.split()) == ordered.split()
+
+
+@pytest.mark.parametrize("shell", ["bash", "fish", "zsh"])
+def test_completion_is_a_script_of_the_shell(run, shell) -> None:
+    status, out, _ = run("completion", shell)
+    assert status == 0
+    assert "_KUMACTL_COMPLETE" in out
+
+
+@pytest.mark.parametrize(
+    "argv", [("get", "mesh", "../x"), ("delete", "mesh", "a/b"), ("get", "dataplanes", "-m", "..")]
+)
+def test_a_name_that_is_a_path_is_not_asked_for(api, run, argv) -> None:
+    status, _, err = run(*argv)
+    assert (status, api.requests) == (1, [])
+    assert "it consists of a-z, 0-9" in err
 
 
 def test_versions_of_both_sides(run) -> None:

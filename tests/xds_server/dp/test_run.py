@@ -137,6 +137,12 @@ class TestAnAbsentControlPlane:
         (401, "token is revoked", "Invalid request: token is revoked"),
         (400, "", "Invalid request: Bad Request"),
         (404, "404: Page Not Found", "this is the control plane's REST port"),
+        (
+            404,
+            "404 page not found",
+            "has no bootstrap (404 page not found); --cp-address is the control plane's",
+        ),
+        (400, "Client sent an HTTP request to an HTTPS server.", "wants TLS; --cp-address is the control plane's"),
     ],
 )
 def test_a_refusal_ends_at_once_with_what_the_control_plane_said(kuma_dp, dp_server, status, body, said) -> None:
@@ -160,7 +166,7 @@ def test_a_port_without_tls_is_named_as_such(kuma_dp) -> None:
                 peer.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
                 _, err = process.communicate(timeout=10)
     assert process.returncode == 1
-    assert "does not speak TLS; this is the control plane's REST port" in err
+    assert "does not speak TLS; --cp-address is the control plane's DP server" in err
 
 
 class TestTheAdminPort:
