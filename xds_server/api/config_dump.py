@@ -21,7 +21,8 @@ from xds_server.api.routing import Call, Handler
 
 _CONNECT_S: Final = 3.0
 _TOTAL_S: Final = 5.0
-_MAX_DUMP: Final = 256 * 1024 * 1024
+_MAX_DUMP: Final = 64 * 1024 * 1024
+"""Parsed, a dump takes ten times as much; whoever holds a token of a proxy decides what its admin answers."""
 _LOCAL: Final = "127.0.0.1"
 _REDACTED: Final = "[redacted]"
 
@@ -31,6 +32,7 @@ class ConfigDump:
 
     def __init__(self, parts: ApiParts) -> None:
         self._parts = parts
+        self._one_at_a_time = asyncio.Lock()
         self.get = Handler("Could not get config_dump", self._get)
 
     async def _get(self, call: Call) -> Response:
@@ -46,9 +48,9 @@ class ConfigDump:
         scheme = "http" if host == _LOCAL else "https"
         url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/config_dump"
         try:
-            async with asyncio.timeout(_TOTAL_S):
+            async with asyncio.timeout(_TOTAL_S), self._one_at_a_time:
                 dump = await self._fetch(url)
-        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, RecursionError) as error:
             why = f"{url}: {str(error) or type(error).__name__}"
             raise ApiError(500, "Internal Server Error", [("envoy", why)]) from error
         return json_response(dump)

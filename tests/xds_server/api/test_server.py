@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
 from snapshot.model.meta import ResourceKey
+from xds_server.api import config_dump
 from xds_server.api.app import api_app
 from xds_server.api.config_dump import redacted
 from xds_server.api.serve import Server
@@ -97,6 +98,25 @@ async def test_a_config_dump_comes_from_envoys_admin_without_credentials(operato
     assert (gone.status_code, gone.json()["title"]) == (500, "Could not get config_dump")
     missing = await operator.get("/meshes/default/dataplanes/b/xds")
     assert (missing.status_code, missing.json()["title"]) == (404, "Could not get dataplane resource")
+
+
+@pytest.mark.parametrize(
+    "text", ["x", "[" * 100_000, '{"a":' * 500 + "1" + "}" * 500, "x" * 2000], ids=["text", "deep", "nested", "large"]
+)
+async def test_what_is_no_config_dump_is_an_error_that_names_the_envoy(operator, parts, monkeypatch, text):
+    monkeypatch.setattr(config_dump, "_MAX_DUMP", 1000 if text.startswith("xx") else 1_000_000)
+
+    async def admin(scope, receive, send):
+        await PlainTextResponse(text)(scope, receive, send)
+
+    envoy = Server(admin, "x")
+    port = await envoy.start("127.0.0.1", 0)
+    networking = {"address": "127.0.0.1", "gateway": {"tags": {"kuma.io/service": "a"}}, "admin": {"port": port}}
+    await parts.store.apply(Put(ResourceKey("Dataplane", "default", "a"), {"networking": networking}))
+    response = await operator.get("/meshes/default/dataplanes/a/xds")
+    await envoy.stop()
+    assert response.status_code == 500
+    assert response.json()["causes"][0]["message"].startswith(f"http://127.0.0.1:{port}/config_dump: ")
 
 
 def test_only_credentials_are_redacted():
