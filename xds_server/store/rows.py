@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy import Connection, Row, Select, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, and_, bindparam, delete, func, insert, select, update
 
 from snapshot.model.meta import ResourceKey
 from xds_server.store.contract import Change, LogTrimmed, Page, Stored
@@ -22,6 +22,18 @@ _KEY = (
     & (resources.c.name == bindparam("key_name"))
 )
 _GET = select(resources).where(_KEY)
+_WANTED = func.json_each(bindparam("keys")).table_valued("value", name="wanted")
+_GET_MANY = select(resources).select_from(
+    _WANTED.join(
+        resources,
+        and_(
+            resources.c.type == func.json_extract(_WANTED.c.value, "$[0]"),
+            resources.c.mesh == func.json_extract(_WANTED.c.value, "$[1]"),
+            resources.c.name == func.json_extract(_WANTED.c.value, "$[2]"),
+        ),
+    )
+)
+"""One parameter for any number of keys; SQLite looks each of them up in the index (`IN (VALUES …)` reads the table)."""
 _INSERT = insert(resources)
 _UPDATE = update(resources).where(_KEY)
 _REMOVE = delete(resources).where(_KEY)
@@ -73,6 +85,12 @@ def get(connection: Connection, key: ResourceKey) -> Stored | None:
     return None if row is None else _stored(row)
 
 
+def get_many(connection: Connection, keys: Iterable[ResourceKey]) -> dict[ResourceKey, Stored]:
+    """The rows of those keys that exist: a statement for many costs hardly more than one for one."""
+    found = map(_stored, connection.execute(_GET_MANY, {"keys": _encode(list(keys)).decode()}))
+    return {stored.key: stored for stored in found}
+
+
 def everything(connection: Connection) -> list[Stored]:
     """All rows, in no order."""
     return [_stored(row) for row in connection.execute(select(resources))]
@@ -112,17 +130,68 @@ def folded_changes(connection: Connection, after: int, limit: int) -> list[Chang
     first, last = first or 1, last or 0
     if not first - 1 <= after <= last:
         raise LogTrimmed(after, first, last)
-    found: list[Change] = []
-    for seq, *parts in connection.execute(_NEWEST, {"after": after, "most": limit}).all():
-        key = ResourceKey(*parts)
-        stored = get(connection, key)
-        found.append(Change(seq, key, "delete" if stored is None else "put", stored))
-    return found
+    newest = connection.execute(_NEWEST, {"after": after, "most": limit}).all()
+    keys = [ResourceKey(*parts) for _, *parts in newest]
+    found = get_many(connection, keys)
+    return [
+        Change(row[0], key, "put" if key in found else "delete", found.get(key))
+        for row, key in zip(newest, keys, strict=True)
+    ]
 
 
 def trim(connection: Connection, before: int) -> None:
     """Drop the log's entries with numbers below `before`."""
     connection.execute(delete(changes).where(changes.c.seq < before))
+
+
+Values = dict[str, str | int | None]
+"""Parameters of one statement, by name."""
+
+
+def _written(stored: Stored) -> Values:
+    owner = stored.owner or (None, None, None)
+    return {
+        "version": stored.version,
+        "spec": _encode(stored.spec).decode(),
+        "modification_time": _microseconds(stored.modification_time),
+        "owner_type": owner[0],
+        "owner_mesh": owner[1],
+        "owner_name": owner[2],
+    }
+
+
+def inserted(stored: Stored) -> Values:
+    """The parameters of `insert_all` for a new row; raises TypeError where its spec is no JSON."""
+    key = stored.key
+    created: Values = {"type": key.type, "mesh": key.mesh, "name": key.name}
+    created["creation_time"] = _microseconds(stored.creation_time)
+    return created | _written(stored)
+
+
+def updated(stored: Stored) -> Values:
+    """The parameters of `update_all` for a row that is replaced; raises TypeError where its spec is no JSON."""
+    return _written(stored) | _key_parameters(stored.key)
+
+
+def logged(key: ResourceKey, kind: Literal["put", "delete"], version: int, time: datetime) -> Values:
+    """The parameters of `append_all` for one entry of the log; `seq` may be added."""
+    values: Values = {"type": key.type, "mesh": key.mesh, "name": key.name}
+    return values | {"kind": kind, "version": version, "time": _microseconds(time)}
+
+
+def insert_all(connection: Connection, rows: Sequence[Values]) -> None:
+    """Insert rows."""
+    connection.execute(_INSERT, rows)
+
+
+def update_all(connection: Connection, rows: Sequence[Values]) -> None:
+    """Replace rows."""
+    connection.execute(_UPDATE, rows)
+
+
+def append_all(connection: Connection, entries: Sequence[Values]) -> None:
+    """Append entries that carry their own `seq`."""
+    connection.execute(_APPEND, entries)
 
 
 class SqlRows:
@@ -142,21 +211,10 @@ class SqlRows:
 
     def write(self, stored: Stored, *, new: bool) -> None:
         """See `Rows.write`."""
-        owner = stored.owner or (None, None, None)
-        values: dict[str, str | int | None] = {
-            "version": stored.version,
-            "spec": _encode(stored.spec).decode(),
-            "modification_time": _microseconds(stored.modification_time),
-            "owner_type": owner[0],
-            "owner_mesh": owner[1],
-            "owner_name": owner[2],
-        }
         if new:
-            values |= {"type": stored.key.type, "mesh": stored.key.mesh, "name": stored.key.name}
-            values["creation_time"] = _microseconds(stored.creation_time)
-            self._connection.execute(_INSERT, values)
+            insert_all(self._connection, [inserted(stored)])
         else:
-            self._connection.execute(_UPDATE, values | _key_parameters(stored.key))
+            update_all(self._connection, [updated(stored)])
 
     def remove(self, key: ResourceKey) -> None:
         """See `Rows.remove`."""
@@ -164,6 +222,4 @@ class SqlRows:
 
     def log(self, key: ResourceKey, kind: Literal["put", "delete"], version: int, time: datetime) -> None:
         """See `Rows.log`."""
-        values: dict[str, str | int] = {"type": key.type, "mesh": key.mesh, "name": key.name}
-        values |= {"kind": kind, "version": version, "time": _microseconds(time)}
-        self.head = self._connection.execute(_APPEND, values).lastrowid
+        self.head = self._connection.execute(_APPEND, logged(key, kind, version, time)).lastrowid

@@ -29,6 +29,7 @@ from xds_server.store.contract import (
 from xds_server.store.lock import DirectoryLock
 from xds_server.store.memory import KEPT_CHANGES
 from xds_server.store.observing import observed_operations, unobserved
+from xds_server.store.reads import GroupReader
 from xds_server.store.schema import migrate
 from xds_server.store.sqlite import DATABASE_FILE, create_private, engine, explain, unavailable
 from xds_server.store.writer import GroupWriter
@@ -50,6 +51,7 @@ class SqlStore:
         self._engines = (engine(path, writes=True), engine(path, writes=False))
         self._writer = GroupWriter(self._engines[0], path, self._head, max(1, kept_changes))
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
+        self._reads = GroupReader(lambda keys: self._read(lambda connection: rows.get_many(connection, keys)))
         self._connection: Connection | None = None
         self._closed = False
 
@@ -77,12 +79,9 @@ class SqlStore:
 
     async def get_many(self, keys: Sequence[ResourceKey]) -> dict[ResourceKey, Stored]:
         """See `ResourceStore.get_many`."""
-
-        def read(connection: Connection) -> dict[ResourceKey, Stored]:
-            return {key: stored for key in keys if (stored := rows.get(connection, key)) is not None}
-
+        self._check_open()
         started_s = time.perf_counter()
-        found = await self._read(read)
+        found = await self._reads.get_many(keys)
         for key in keys:
             self._observer("get", key.type, time.perf_counter() - started_s)
         return found

@@ -21,7 +21,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from xds_server.changes import Watermark
 from xds_server.store import rows
 from xds_server.store.batch import carry_out
-from xds_server.store.contract import Applied, Operation, StoreUnavailable
+from xds_server.store.contract import Applied, Delete, Operation, StoreUnavailable
+from xds_server.store.group import GroupRows
 from xds_server.store.sqlite import unavailable
 
 GROUP_LIMIT: Final = 500
@@ -98,8 +99,10 @@ class GroupWriter:
                 self._connection = self._engine.connect()
             connection = self._connection
             with connection.begin():
-                table = rows.SqlRows(connection, rows.head(connection))
+                table = GroupRows(connection, rows.head(connection))
+                table.prefetch(operation for job in group for operation in job.operations)
                 outcomes = [self._carry_out(connection, table, job) for job in group]
+                table.flush()
                 self._trim(connection, table.head)
         except SQLAlchemyError as error:
             self._disconnect()
@@ -109,20 +112,35 @@ class GroupWriter:
             return [StoreUnavailable(f"store {self._path}: {error!r}") for _ in group]
         return outcomes
 
-    @staticmethod
-    def _carry_out(connection: Connection, table: rows.SqlRows, job: _Job) -> _Outcome:
-        head = table.head
-        connection.exec_driver_sql("SAVEPOINT batch")
+    def _carry_out(self, connection: Connection, table: GroupRows, job: _Job) -> _Outcome:
+        if any(isinstance(operation, Delete) for operation in job.operations):
+            return self._carry_out_directly(connection, table, job)
+        table.begin()
         try:
             stored = carry_out(table, job.operations, job.now)
         except SQLAlchemyError:
             raise
         except Exception as error:  # noqa: BLE001  # whatever it is belongs to the caller of this batch, not to the group
+            table.undo()
+            return error
+        return Applied(table.head, stored)
+
+    @staticmethod
+    def _carry_out_directly(connection: Connection, group: GroupRows, job: _Job) -> _Outcome:
+        """A batch that deletes: what is owned, and what is not, only the tables know."""
+        group.flush()
+        table = rows.SqlRows(connection, group.head)
+        connection.exec_driver_sql("SAVEPOINT batch")
+        try:
+            stored = carry_out(table, job.operations, job.now)
+        except SQLAlchemyError:
+            raise
+        except Exception as error:  # noqa: BLE001  # as above
             connection.exec_driver_sql("ROLLBACK TO batch")
             connection.exec_driver_sql("RELEASE batch")
-            table.head = head
             return error
         connection.exec_driver_sql("RELEASE batch")
+        group.head = table.head
         return Applied(table.head, stored)
 
     def _trim(self, connection: Connection, head: int) -> None:
