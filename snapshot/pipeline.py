@@ -17,7 +17,7 @@ from snapshot.cache.type_url import CLUSTER, ENDPOINT, LISTENER
 from snapshot.envoy.clusters import eds_cluster
 from snapshot.envoy.endpoints import cluster_load_assignment, lb_endpoint, locality_endpoints
 from snapshot.generators.admin import ADMIN_ADDRESS, admin_part
-from snapshot.generators.draft import HTTP_PROTOCOLS, PartDraft, join_host_port
+from snapshot.generators.draft import HTTP_PROTOCOLS, TAGS_HEADER, PartDraft, join_host_port
 from snapshot.generators.inbound import inbound_part, local_cluster_names
 from snapshot.generators.outbound import outbound_part
 from snapshot.generators.part import Part, PartIssue, Socket, check_socket
@@ -25,9 +25,11 @@ from snapshot.generators.probes import probes_part
 from snapshot.model.dataplane import Inbound, Probes
 from snapshot.model.meta import Duration, ResourceKey
 from snapshot.model.policies import TimeoutConf
+from snapshot.model.rules.headers import MOST_BYTES
 from snapshot.model.tags import SERVICE, ZONE
 from snapshot.model.traffic_route import LoadBalancer
 from snapshot.policies import timeout
+from snapshot.policies.bounds import LONGEST
 from snapshot.policies.circuit_breaker import apply_circuit_breaker
 from snapshot.policies.retry import apply_retry
 from snapshot.policies.traffic_route import apply_load_balancer
@@ -49,6 +51,11 @@ _NO_POLICIES: Final = ServicePolicies()
 _INBOUND: Final = "networking.inbound"
 _OUTBOUND: Final = "networking.outbound"
 _ADMIN_INTERFACE: Final = "the admin interface of Envoy"
+_ANY_ADDRESS: Final = "0.0.0.0"  # noqa: S104 - compared with, not bound
+_LONG_TAGS: Final = (
+    f"networking: all tags together are {{}} bytes long, and Envoy takes no header above {MOST_BYTES};"
+    f" peers are not told them in {TAGS_HEADER}"
+)
 
 
 class Provenance(Mapping[tuple[str, str], tuple[ResourceKey, ...]]):
@@ -119,7 +126,9 @@ def build(proxy: Proxy, facts: Facts, settings: Settings, memo: Memo) -> Built:
     issues: dict[BuildIssue, None] = {}
     taken: dict[Socket, str | _Placed] = {}
     if proxy.node.admin_port:
-        taken[ADMIN_ADDRESS, proxy.node.admin_port] = _ADMIN_INTERFACE
+        taken |= {(at, proxy.node.admin_port): _ADMIN_INTERFACE for at in (ADMIN_ADDRESS, _ANY_ADDRESS)}
+    if len(proxy.tags_header) > MOST_BYTES:
+        issues[BuildIssue(dataplane, _LONG_TAGS.format(len(proxy.tags_header)))] = None
     kept: list[Part] = []
     for placed in _parts(proxy, facts, settings, memo):
         part = placed.part
@@ -158,14 +167,17 @@ def _parts(proxy: Proxy, facts: Facts, settings: Settings, memo: Memo) -> Iterat
     for index, inbound in enumerate(inbounds):
         if (name := names.get(inbound)) is not None:
             longest = long_requests.get(inbound.tags.service)
+            longest = longest and min(longest, LONGEST)
             yield _Placed(memo.recall(_inbound, inbound, proxy.address, name, longest, kafka), _INBOUND, index)
     policies = dict(proxy.service_policies)
+    tags_header = proxy.tags_header if len(proxy.tags_header) <= MOST_BYTES else ""
     for index, routed in enumerate(proxy.outbounds):
-        protocol = _protocol(routed, facts)
+        spoken = tuple([facts.protocol(service) for service in routed.services])
+        protocol = _protocol(spoken)
         theirs = tuple([policies.get(service, _NO_POLICIES) for service in routed.services])
         own = policies.get(routed.service, _NO_POLICIES)
-        header = proxy.tags_header if protocol in HTTP_PROTOCOLS else ""
-        yield _Placed(memo.recall(_outbound, routed, protocol, theirs, own, header, kafka), _OUTBOUND, index)
+        header = tags_header if protocol in HTTP_PROTOCOLS else ""
+        yield _Placed(memo.recall(_outbound, routed, spoken, theirs, own, header, kafka), _OUTBOUND, index)
     if (probes := proxy.dataplane.probes) is not None:
         clusters = tuple((inbound.workload_port, name) for inbound, name in names.items())
         yield _Placed(memo.recall(_probes, probes, proxy.address, clusters), "probes.port")
@@ -175,12 +187,9 @@ def _parts(proxy: Proxy, facts: Facts, settings: Settings, memo: Memo) -> Iterat
         yield _Placed(part, "networking.admin.port")
 
 
-def _protocol(routed: RoutedOutbound, facts: Facts) -> Protocol:
-    """What all destinations can be proxied as; those without endpoints have no say (X §3.3 no. 4)."""
-    if len(routed.services) == 1:
-        return facts.protocol(routed.services[0]) or Protocol.UNKNOWN
-    answers = [facts.protocol(service) for service in routed.services]
-    return common_protocol([answer for answer in answers if answer is not None]) or Protocol.UNKNOWN
+def _protocol(spoken: Iterable[Protocol | None]) -> Protocol:
+    """What all destinations can be proxied as; those without endpoints (None) have no say (X §3.3 no. 4)."""
+    return common_protocol([protocol for protocol in spoken if protocol is not None]) or Protocol.UNKNOWN
 
 
 _Make = Callable[..., Part]
@@ -208,23 +217,32 @@ def _inbound(memo: Memo, inbound: Inbound, address: str, cluster: str, longest: 
 def _outbound(
     memo: Memo,
     routed: RoutedOutbound,
-    protocol: Protocol,
+    spoken: tuple[Protocol | None, ...],
     theirs: tuple[ServicePolicies, ...],
     own: ServicePolicies,
     header: str,
     kafka: bool,
 ) -> Part:
-    """One outbound. `theirs` are the policies of its destinations, `own` those of the service that it names."""
+    """One outbound; `own` are the policies of the service that it names.
+
+    Of its destinations, in order, `spoken` are the protocols and `theirs` the policies. The listener proxies what they
+    all speak, the cluster of each is set up for its own protocol, as in Kuma 1.5: of a split between HTTP and TCP,
+    which is proxied as TCP, the cluster of the HTTP service still has the timeouts of HTTP.
+    """
+    protocol = _protocol(spoken)
     draft = outbound_part(routed, protocol, header, kafka=kafka)
     issues: list[PartIssue] = []
     if draft.listener is not None:
         issues += _about("Timeout", routed.origins, timeout.apply_to_listener(draft.listener, protocol, routed.timeout))
         issues += _about("Retry", own.origins, apply_retry(draft.listener, protocol, own.retry))
-    by_service = dict(zip(routed.services, theirs, strict=True))
+    by_service = {
+        service: (protocol or Protocol.UNKNOWN, policies)
+        for service, protocol, policies in zip(routed.services, spoken, theirs, strict=True)
+    }
     balancer = routed.route.load_balancer if routed.route else None
-    destination = (protocol, balancer, routed.timeout, routed.origins)
+    shared = (balancer, routed.timeout, routed.origins)
     clusters = tuple(
-        memo.recall(_service_cluster, name, selector, *destination, by_service[selector.service])
+        memo.recall(_service_cluster, name, selector, *by_service[selector.service], *shared)
         for name, selector in draft.services.items()
     )
     return _finished(memo, draft, (*routed.origins, *_of_type("Retry", own.origins)), issues, clusters)
@@ -235,10 +253,10 @@ def _service_cluster(
     name: str,
     selector: EndpointSelector,
     protocol: Protocol,
+    policies: ServicePolicies,
     balancer: LoadBalancer | None,
     timeouts: TimeoutConf | None,
     origins: tuple[ResourceKey, ...],
-    policies: ServicePolicies,
 ) -> Part:
     """The cluster of one destination; the same for every outbound, of any proxy, that leads there in the same way."""
     draft = eds_cluster(name)

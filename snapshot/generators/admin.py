@@ -22,7 +22,7 @@ CLIENT_VALIDATION: Final = "cp_validation_ctx"
 _OPEN_PATHS: Final = ("/ready",)
 _CONTROL_PLANE_PATHS: Final = ("/", "/config_dump")
 _FIRST_WITH_TLS: Final = (1, 4, 0)
-_SEMVER: Final = re.compile(r"v?(\d+)\.(\d+)\.(\d+)(-[^+]+)?(\+.*)?")
+_SEMVER: Final = re.compile(r"v?([0-9]{1,18})\.([0-9]{1,18})\.([0-9]{1,18})(-[^+]+)?(\+.*)?")
 
 
 def has_client_validation(kuma_dp_version: str) -> bool:

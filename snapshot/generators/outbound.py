@@ -55,9 +55,9 @@ def weighted_clusters(conf: TrafficRouteConf | HttpRule) -> list[tuple[str, int]
 def outbound_part(routed: RoutedOutbound, protocol: Protocol, tags_header: str, *, kafka: bool) -> PartDraft:
     """Listener of one outbound whose destinations speak `protocol`, and the services that it leads to.
 
-    `tags_header` is read only where HTTP is proxied. Without a TrafficRoute the listener closes every connection.
-    HTTP rules do not exist for TCP: Kuma 1.5 spreads TCP connections over the clusters of all rules, here they go where
-    `conf.split` or `conf.destination` says.
+    `tags_header` is read only where HTTP is proxied; "" adds none. Without a TrafficRoute the listener closes every
+    connection. HTTP rules do not exist for TCP: Kuma 1.5 spreads TCP connections over the clusters of all rules, here
+    they go where `conf.split` or `conf.destination` says.
     """
     ip, port, route = routed.outbound.bind_address, routed.outbound.port, routed.route
     made = PartDraft(ip, port, listener(f"outbound:{join_host_port(ip, port)}", ip, port, OUTBOUND))
@@ -84,7 +84,8 @@ def _http(service: str, route: TrafficRouteConf, tags_header: str, *, grpc: bool
     if clusters := weighted_clusters(route):
         routes.append(default_route(clusters))
     config = route_configuration(f"outbound:{service}", service, routes)
-    config.request_headers_to_add.append(header_to_add(TAGS_HEADER, tags_header))
+    if tags_header:
+        config.request_headers_to_add.append(header_to_add(TAGS_HEADER, tags_header))
     return http_chain(stat_name(service), config, grpc=grpc)
 
 

@@ -32,5 +32,6 @@ def _endpoint(endpoint: ProbeEndpoint, cluster: str | None) -> Any:
     if cluster is None:
         return redirect(match, endpoint.inbound_port, endpoint.inbound_path)
     made = route(match, [(cluster, 1)])
-    substitute(made.route.regex_rewrite, RegexSubstitution(pattern=".*", substitution=endpoint.inbound_path))
+    literally = endpoint.inbound_path.replace("\\", "\\\\")
+    substitute(made.route.regex_rewrite, RegexSubstitution(pattern=".*", substitution=literally))
     return made

@@ -6,8 +6,8 @@ from typing import Final
 
 from snapshot.model.meta import NANOSECONDS, Duration
 
-LONGEST: Final = Duration(315_576_000_000 * NANOSECONDS)
-"""The largest length of time that Envoy's messages can hold, 10,000 years."""
+LONGEST: Final = Duration(9_223_372_036 * NANOSECONDS - 1)
+"""The largest length of time that Envoy accepts, a little more than 292 years; Kuma's durations end 0.9 s later."""
 
 
 class Reader:
@@ -29,6 +29,6 @@ class Reader:
     def _within(self, field: str, value: Duration | None, least: int, fault: str, instead: str) -> Duration | None:
         if value is None or least <= value <= LONGEST:
             return value
-        problem = fault if value < least else "is more than 10000 years"
+        problem = fault if value < least else "is more than 292 years"
         self.reasons.append(f"{field}: {value / NANOSECONDS:g}s {problem}; {instead}")
         return None

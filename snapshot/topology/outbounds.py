@@ -12,10 +12,9 @@ import msgspec
 
 from snapshot.model.dataplane import Dataplane, Outbound
 from snapshot.model.meta import NANOSECONDS, Duration, ProxyKey, Resource, ResourceKey
-from snapshot.model.selector import ConnectionPolicy
-from snapshot.model.tags import ANY, SERVICE, Tags
+from snapshot.model.tags import ANY, Tags
 from snapshot.model.traffic_route import HttpRule, Split, TrafficRouteConf
-from snapshot.topology.matching import PolicyIndex, TagSets, by_name, concerns
+from snapshot.topology.matching import PolicyIndex, TagSets, by_name, concerns, destination_ranks
 from snapshot.topology.proxy import NodeInfo, Proxy, RoutedOutbound, ServicePolicies
 
 OUTBOUND_POLICIES: Final = ("TrafficRoute", "Timeout", "CircuitBreaker", "Retry")
@@ -189,8 +188,8 @@ class MeshPolicies:
         if service not in self._long:
             granted = (
                 policy.spec.conf.http.request_timeout or 0
-                for policy in self.timeouts.policies
-                if policy.spec.conf and policy.spec.conf.http and leads_to(policy.spec, service)
+                for policy in self.timeouts.leading_to(service)
+                if policy.spec.conf and policy.spec.conf.http
             )
             longest = max(granted, default=0)
             _bounded(self._long)[service] = Duration(longest) if longest > ENVOY_REQUEST_TIMEOUT else None
@@ -202,12 +201,6 @@ def _bounded(remembered: dict[Any, Any]) -> dict[Any, Any]:
     if len(remembered) >= KEPT:
         remembered.clear()
     return remembered
-
-
-def leads_to(policy: ConnectionPolicy, service: str) -> bool:
-    """Whether a destination selector of `policy` selects `service`."""
-    destination = Tags({SERVICE: service})
-    return any(destination.matches(selector.match) for selector in policy.destinations)
 
 
 def _keys(*resources: Resource | None) -> tuple[ResourceKey, ...]:
@@ -246,4 +239,7 @@ def concerns_proxy(policy: Resource, proxy: Proxy) -> bool:
     tag_sets = proxy.dataplane.tag_sets
     if concerns(policy.spec, tag_sets, (service for service, _ in proxy.service_policies)):
         return True
-    return policy.key.type == "Timeout" and any(leads_to(policy.spec, tags.service) for tags in tag_sets)
+    if policy.key.type != "Timeout":
+        return False
+    named = destination_ranks(policy.spec)
+    return any(ANY in named or tags.service in named for tags in tag_sets)

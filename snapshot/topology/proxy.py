@@ -123,8 +123,10 @@ class Settings(Spec, frozen=True, kw_only=True):
     """What the control plane's own configuration contributes to every build.
 
     `zone` is "" in a standalone control plane. The PEM pair is what the admin listener's TLS chain presents (X §8.2).
+    A resource of more than `resource_bytes` is not published (XP-133).
     """
 
     zone: str = ""
     admin_cert_pem: bytes = b""
     admin_key_pem: bytes = b""
+    resource_bytes: int = 32 << 20

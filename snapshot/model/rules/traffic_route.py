@@ -1,7 +1,9 @@
-"""TrafficRoute (R §2.6)."""
+"""TrafficRoute (R §2.6). What Envoy would refuse and Kuma lets through is refused here (`expressions`, `headers`)."""
 
 from __future__ import annotations
 
+from snapshot.model.rules.expressions import check_expressions
+from snapshot.model.rules.headers import check_headers, check_line_breaks
 from snapshot.model.rules.paths import key
 from snapshot.model.rules.tags import ONLY_SERVICE, WITH_SERVICE, check_connection, check_tags
 from snapshot.model.tags import Tags
@@ -10,7 +12,6 @@ from snapshot.model.traffic_route import (
     HttpModify,
     HttpRule,
     LoadBalancer,
-    ModifyHeaders,
     ModifyHost,
     ModifyPath,
     RegexSubstitution,
@@ -26,8 +27,6 @@ HASH_FUNCTIONS = frozenset({"XX_HASH", "MURMUR_HASH_2"})
 _EMPTY = "cannot be empty"
 _NO_MATCHER = 'cannot be empty. Available options: "exact", "split" or "regex"'
 _NO_CONDITION = 'must be present and contain at least one of the elements: "method", "path" or "headers"'
-_PROTECTED_HEADER = "host header and HTTP/2 pseudo-headers are not allowed to be modified"
-_LINE_BREAK = "must not contain line breaks or the character NUL"
 
 
 def validate(spec: TrafficRoute) -> list[Violation]:
@@ -41,7 +40,7 @@ def _check_conf(conf: TrafficRouteConf | None) -> list[Violation]:
     violations = _check_destinations("conf", conf.split, conf.destination)
     for index, rule in enumerate(conf.http):
         violations += _check_rule(f"conf.http[{index}]", rule)
-    return violations + _check_load_balancer(conf.load_balancer)
+    return violations + check_expressions(conf) + _check_load_balancer(conf.load_balancer)
 
 
 def _check_destinations(path: str, split: tuple[Split, ...], destination: Tags) -> list[Violation]:
@@ -75,7 +74,7 @@ def _check_match(path: str, match: HttpMatch | None) -> list[Violation]:
     violations = _check_matcher(f"{path}.method", match.method) + _check_matcher(f"{path}.path", match.path)
     for name, matcher in match.headers:
         header = key(f"{path}.headers", name)
-        violations += [Violation(header, _EMPTY)] if not name else _check_line_breaks(header, name)
+        violations += [Violation(header, _EMPTY)] if not name else check_line_breaks(header, name)
         violations += _check_matcher(header, matcher)
     return violations
 
@@ -95,8 +94,8 @@ def _check_modify(path: str, modify: HttpModify | None, match: HttpMatch | None)
     return [
         *_check_path(f"{path}.path", modify.path, match),
         *_check_host(f"{path}.host", modify.host),
-        *_check_headers(f"{path}.requestHeaders", modify.request_headers),
-        *_check_headers(f"{path}.responseHeaders", modify.response_headers),
+        *check_headers(f"{path}.requestHeaders", modify.request_headers),
+        *check_headers(f"{path}.responseHeaders", modify.response_headers),
     ]
 
 
@@ -108,6 +107,7 @@ def _check_path(path: str, modify: ModifyPath | None, match: HttpMatch | None) -
     if modify.rewrite_prefix is None:
         return [Violation(path, 'either "rewritePrefix" or "regex" has to be set')]
     violations = _check_filled(f"{path}.rewritePrefix", modify.rewrite_prefix)
+    violations += check_line_breaks(f"{path}.rewritePrefix", modify.rewrite_prefix)
     if match is None or match.path is None or not match.path.prefix:
         text = "can only be set when .http.match.path.prefix is not empty"
         violations.append(Violation(f"{path}.rewritePrefix", text))
@@ -121,39 +121,20 @@ def _check_host(path: str, modify: ModifyHost | None) -> list[Violation]:
         return _check_substitution(f"{path}.fromPath", modify.from_path)
     if modify.value is None:
         return [Violation(path, 'either "value" or "fromPath" has to be set')]
-    return _check_filled(f"{path}.value", modify.value) + _check_line_breaks(f"{path}.value", modify.value)
+    return _check_filled(f"{path}.value", modify.value) + check_line_breaks(f"{path}.value", modify.value)
 
 
 def _check_substitution(path: str, modify: RegexSubstitution) -> list[Violation]:
-    return _check_filled(f"{path}.pattern", modify.pattern) + _check_filled(f"{path}.substitution", modify.substitution)
-
-
-def _check_headers(path: str, modify: ModifyHeaders | None) -> list[Violation]:
-    if modify is None:
-        return []
-    violations = []
-    for index, header in enumerate(modify.add):
-        violations += _check_header_name(f"{path}.add[{index}].name", header.name)
-        violations += _check_filled(f"{path}.add[{index}].value", header.value)
-        violations += _check_line_breaks(f"{path}.add[{index}].value", header.value)
-    for index, removed in enumerate(modify.remove):
-        violations += _check_header_name(f"{path}.remove[{index}].name", removed.name)
-    return violations
-
-
-def _check_header_name(path: str, name: str) -> list[Violation]:
-    if name.startswith(":") or name.lower() == "host":
-        return [Violation(path, _PROTECTED_HEADER)]
-    return _check_filled(path, name) + _check_line_breaks(path, name)
+    place = f"{path}.substitution"
+    return [
+        *_check_filled(f"{path}.pattern", modify.pattern),
+        *_check_filled(place, modify.substitution),
+        *check_line_breaks(place, modify.substitution),
+    ]
 
 
 def _check_filled(path: str, value: str) -> list[Violation]:
     return [] if value else [Violation(path, _EMPTY)]
-
-
-def _check_line_breaks(path: str, value: str) -> list[Violation]:
-    """Envoy refuses a whole configuration with such a header, where Kuma lets it through."""
-    return [Violation(path, _LINE_BREAK)] if any(c in value for c in "\0\r\n") else []
 
 
 def _check_load_balancer(balancer: LoadBalancer | None) -> list[Violation]:

@@ -30,7 +30,8 @@ from snapshot.policies.traffic_route import apply_load_balancer
 from snapshot.topology.proxy import Protocol
 
 SECOND = NANOSECONDS
-FOREVER = 2**63 * NANOSECONDS
+FOREVER = 2**63 - 1
+"""The longest duration that can be written."""
 
 
 def http_listener(*, grpc=False):
@@ -79,7 +80,7 @@ def test_a_small_ring_is_not_refused_for_the_default_of_its_minimum():
     ("conf", "protocol", "reason"),
     [
         (TimeoutConf(connect_timeout=0), Protocol.TCP, "conf.connectTimeout: 0s is not greater than 0s; 10s is used"),
-        (TimeoutConf(connect_timeout=FOREVER), Protocol.TCP, "is more than 10000 years; 10s is used"),
+        (TimeoutConf(connect_timeout=FOREVER), Protocol.TCP, "is more than 292 years; 10s is used"),
         (
             TimeoutConf(http=HttpTimeout(idle_timeout=-SECOND)),
             Protocol.HTTP,

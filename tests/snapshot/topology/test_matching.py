@@ -1,6 +1,8 @@
 """Which policy wins (R §3.1, §3.2)."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from snapshot.model.tags import Tags
 from snapshot.topology.matching import PolicyIndex, Rank, concerns, selector_rank
@@ -91,3 +93,64 @@ def test_remembering_is_bounded(monkeypatch):
 )
 def test_a_policy_concerns_a_proxy_that_it_could_win_for(source, to, expected):
     assert concerns(timeout("a", source, to).spec, WEB, ["nothing", "backend"]) is expected
+
+
+selectors = st.dictionaries(st.sampled_from((SERVICE, "a", "b")), st.sampled_from(("*", "1", "2")), max_size=3)
+tag_sets = st.lists(
+    st.dictionaries(st.sampled_from((SERVICE, "a", "b")), st.sampled_from(("1", "2")), max_size=3).map(Tags), max_size=3
+)
+few_selectors = st.lists(selectors, max_size=3)
+
+
+@st.composite
+def policies_of_one_type(draw):
+    names = draw(st.lists(st.sampled_from("abcdef"), unique=True, max_size=4))
+    return [timeout(n, draw(few_selectors), draw(few_selectors), draw(st.integers(0, 1))) for n in names]
+
+
+def rank_by_definition(wanted, tag_sets):
+    """R §3.1 word for word."""
+    found = [
+        (len(s.match), sum(v != "*" for v in s.match.values()))
+        for s in wanted
+        if any(all(k in tags and v in {"*", tags[k]} for k, v in s.match.items()) for tags in tag_sets)
+    ]
+    return max(found, default=None)
+
+
+def winner_by_definition(policies, tag_sets, service):
+    """R §3.1 and §3.2 word for word: one after the other by name, replaced by a higher rank or a later time."""
+    best, best_rank = None, None
+    for one in sorted(policies, key=lambda p: p.key.name):
+        source = rank_by_definition(one.spec.sources, tag_sets)
+        destination = rank_by_definition(one.spec.destinations, [{SERVICE: service}])
+        if source is None or destination is None:
+            continue
+        rank = (source[0] + destination[0], source[1] + destination[1])
+        if best is None or rank > best_rank or (rank == best_rank and one.creation_time > best.creation_time):
+            best, best_rank = one, rank
+    return best
+
+
+@given(policies_of_one_type(), tag_sets, st.sampled_from(("1", "2", "3")))
+def test_the_index_answers_as_the_definition_does(policies, tag_sets, service):
+    expected = winner_by_definition(policies, tag_sets, service)
+    assert PolicyIndex(policies).best(tuple(tag_sets), service) is expected
+    could_win = [winner_by_definition([one], tag_sets, service) is one for one in policies]
+    assert [concerns(one.spec, tuple(tag_sets), [service]) for one in policies] == could_win
+
+
+def test_many_policies_and_many_destinations_are_not_compared_with_each_other(monkeypatch):
+    many = 1000
+    looked = 0
+
+    def counted(self, selector, matches=Tags.matches):
+        nonlocal looked
+        looked += 1
+        return matches(self, selector)
+
+    monkeypatch.setattr(Tags, "matches", counted)
+    index = PolicyIndex([timeout(f"t{i:04}", f"s{i}", f"s{i}") for i in range(many)])
+    inbounds = tuple(tags(f"s{i}") for i in range(many))
+    assert [index.best(inbounds, f"s{i}").key.name for i in range(many)] == [f"t{i:04}" for i in range(many)]
+    assert looked <= 2 * many

@@ -129,6 +129,8 @@ def test_rules_match_and_lead_somewhere(text, expected):
         ("path: {}", [(".path", 'either "rewritePrefix" or "regex" has to be set')]),
         ("path: {rewritePrefix: ''}", [(".path.rewritePrefix", EMPTY)]),
         ("path: {regex: {}}", [(".path.regex.pattern", EMPTY), (".path.regex.substitution", EMPTY)]),
+        ('path: {rewritePrefix: "/\\n"}', [(".path.rewritePrefix", LINES)]),
+        ('path: {regex: {pattern: a, substitution: "b\\n"}}', [(".path.regex.substitution", LINES)]),
         ("host: {}", [(".host", 'either "value" or "fromPath" has to be set')]),
         ("host: {value: ''}", [(".host.value", EMPTY)]),
         ('host: {value: "a\\r"}', [(".host.value", LINES)]),
