@@ -5,11 +5,12 @@ Never here: which of them must be (`engine.py`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from snapshot.cache import type_url
 from snapshot.cache.memo import Memo
+from snapshot.cache.resource import XdsResource
 from snapshot.engine.batch import Batch
 from snapshot.engine.catalog import MeshCatalog, Service
 from snapshot.engine.dependencies import RecordedFacts
@@ -68,6 +69,8 @@ class Builder:
                 return
             batch.proxies_built += 1
             built = build(proxy, facts, self._settings, self._memo)
+            for resources in built.snapshot.resources.values():
+                self._check_sizes(resources.values())
         except Exception as error:  # noqa: BLE001 - one proxy's failure must not stop the others; it is reported
             reason = f"cannot be built, what it had stays in force: {type(error).__name__}: {error}"
             node.proxy = None
@@ -109,6 +112,7 @@ class Builder:
         batch.endpoints_built += 1
         try:
             made = build_endpoints(shared.name, service.endpoints(shared.selector))
+            self._check_sizes((made,))
         except Exception as error:  # noqa: BLE001 - one assignment's failure must not stop the others; it is reported
             reason = f"the endpoints of {shared.name} stay as they were: {type(error).__name__}: {error}"
             issue = self._endpoint_issues[shared] = Issue(ResourceKey("Mesh", "", shared.mesh), reason)
@@ -119,6 +123,17 @@ class Builder:
             return False
         shared.resource = made
         return True
+
+    def _check_sizes(self, resources: Iterable[XdsResource]) -> None:
+        """A resource that no proxy should be made to take is refused before anybody gets it (XP-133)."""
+        limit = self._settings.resource_bytes
+        for resource in resources:
+            if len(resource.body) > limit:
+                kind = resource.type_url.rpartition(".")[2]
+                raise ValueError(
+                    f"{kind} {resource.name} has {len(resource.body)} bytes, at most {limit} are allowed "
+                    "(xdsServer.limits.resourceSize)"
+                )
 
 
 def withdraw(mesh: MeshCatalog, node: Node) -> None:

@@ -125,6 +125,7 @@ async def test_start_applies_everything_with_the_first_answers_of_names_in_one_b
     assert await reconciler.applied(4) == 4
 
 
+@pytest.mark.rule("XP-124")
 async def test_the_first_change_after_quiet_goes_out_at_once(store, engine, reconciler, clock):
     await started(reconciler, engine)
     before_s = clock.monotonic_s()
@@ -151,6 +152,7 @@ async def test_the_changes_that_follow_are_gathered_for_10_ms_and_folded(store, 
     assert len(engine.batches) == 3
 
 
+@pytest.mark.rule("XP-124")
 @pytest.mark.parametrize(("cost_s", "window_s"), [(0.0, 0.010), (0.03, 0.07), (5.0, 1.0)])
 async def test_the_window_grows_with_the_cost_of_the_last_push(store, engine, reconciler, clock, cost_s, window_s):
     await started(reconciler, engine)

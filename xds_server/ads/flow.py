@@ -6,8 +6,11 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+from snapshot.model.meta import ProxyKey
 from xds_server.ads.ports import End
 
+LARGE_BYTES: Final = 1 << 20
+MANY_PROXIES: Final = 100
 BURST_S: Final = 1.0
 """How much unused pace may be saved up: a client that connects asks for several types at once."""
 
@@ -62,6 +65,22 @@ class WriteWatch:
         if self._writing:
             oldest_s = next(iter(self._writing.values()))
             self._timer = asyncio.get_running_loop().call_later(oldest_s + self._limit_s - now_s, self._look)
+
+
+class LargeResponses:
+    """Notices when responses of one type are large for many proxies; `log` is called once for each type (XP-134)."""
+
+    def __init__(self, log: Callable[[str, int], None]) -> None:
+        self._log = log
+        self._proxies: dict[str, set[ProxyKey]] = {}
+
+    def sent(self, type_url: str, proxy: ProxyKey) -> None:
+        """A response of more than `LARGE_BYTES` went to this proxy."""
+        proxies = self._proxies.setdefault(type_url, set())
+        if len(proxies) <= MANY_PROXIES:
+            proxies.add(proxy)
+            if len(proxies) > MANY_PROXIES:
+                self._log(type_url, len(proxies))
 
 
 async def converse(

@@ -18,7 +18,7 @@ from xds_server.ads.admission import Admission
 from xds_server.ads.age import Ages
 from xds_server.ads.connections import Connections
 from xds_server.ads.csds import ClientStatus
-from xds_server.ads.flow import WriteWatch
+from xds_server.ads.flow import LARGE_BYTES, LargeResponses, WriteWatch
 from xds_server.ads.hds import HealthDiscovery, HealthParts, HealthSession
 from xds_server.ads.introspection import serve_introspection
 from xds_server.ads.ports import Authenticator, Dataplanes, End, Ending, Nodes, Observer, Registrar, TlsPair
@@ -84,6 +84,7 @@ class AdsServer:
             bodies=BodyCache(),
             nonces=lambda: format(next(numbers), "x"),
             writes=WriteWatch(settings.write_timeout_s, clock.monotonic_s),
+            large=LargeResponses(self._log_large),
             limits=limits or Limits(),
             open_sessions={},
             dataplanes=dataplanes or (hds.dataplanes if hds is not None else None),
@@ -260,6 +261,15 @@ class AdsServer:
 
         first = grpc.ssl_server_certificate_configuration([tuple(self._presented)])
         return grpc.dynamic_ssl_server_credentials(first, next_pair)
+
+    def _log_large(self, type_url: str, proxies: int) -> None:
+        self._observer.log(
+            "warning",
+            "responses are large: outbounds that name what a proxy needs keep them small",
+            type_url=type_url,
+            proxies_beyond=proxies - 1,
+            larger_than_bytes=LARGE_BYTES,
+        )
 
     def _log_silent(self, count: int) -> None:
         self._observer.log(

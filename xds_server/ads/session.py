@@ -35,7 +35,7 @@ from snapshot.stream import (
     decode_sotw,
 )
 from xds_server.ads.admission import Admission
-from xds_server.ads.flow import Pace, WriteWatch, converse, undisturbed
+from xds_server.ads.flow import LARGE_BYTES, LargeResponses, Pace, WriteWatch, converse, undisturbed
 from xds_server.ads.node import MAX_ID_BYTES, invalid
 from xds_server.ads.ports import (
     Dataplanes,
@@ -72,6 +72,7 @@ class Parts:
     bodies: BodyCache
     nonces: Callable[[], str]
     writes: WriteWatch
+    large: LargeResponses
     limits: Limits
     open_sessions: dict[ProxyKey, set[Session]]
     dataplanes: Dataplanes | None
@@ -362,6 +363,8 @@ class Session:
             if self._news_since_s is not None:
                 record.pushed(self._parts.clock.monotonic_s() - self._news_since_s)
                 self._news_since_s = None
+        if len(message) > LARGE_BYTES and self.identity is not None:
+            self._parts.large.sent(response.type_url, self.identity.proxy)
         if self._end_after_write is not None:
             raise self._end_after_write
 

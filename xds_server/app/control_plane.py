@@ -137,7 +137,12 @@ class ControlPlane:
     async def _start_reconciler(self, store: ResourceStore, first: FirstStart) -> Reconciler:
         pair = first.admin_listener
         engine = Engine(
-            Settings(zone=self._config.multizone.zone.name, admin_cert_pem=pair.cert_pem, admin_key_pem=pair.key_pem)
+            Settings(
+                zone=self._config.multizone.zone.name,
+                admin_cert_pem=pair.cert_pem,
+                admin_key_pem=pair.key_pem,
+                resource_bytes=self._config.xds_server.limits.resource_size,
+            )
         )
         names = Resolver(self._clock, ttl_s=self._config.general.dns_cache_ttl)
         reconciler = Reconciler(store, engine, names, self._clock, observer=self._pushed)

@@ -78,6 +78,7 @@ class XdsLimits(Node, frozen=True, kw_only=True):
     """Bounds on what one client may ask for. `connections_per_address` does not count on loopback."""
 
     message_size: Annotated[int, Rule(low=64 * 1024)] = 64 * 1024 * 1024
+    resource_size: Annotated[int, Rule(low=64 * 1024)] = 32 * 1024 * 1024
     names_per_request: Count = 20_000
     streams_per_proxy: Count = 4096
     requests_per_second: Count = 100
