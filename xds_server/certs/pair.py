@@ -62,7 +62,10 @@ def control_plane_pair(work_dir: Path, cert_file: str, key_file: str, now: datet
             write_private(key, made.key_pem)
             write_private(cert, made.cert_pem)
         except OSError as error:
-            raise CertificateError(f"cannot write {error.filename}: {error.strerror}") from error
+            raise CertificateError(
+                f"data directory {work_dir}: cannot write {error.filename}: {error.strerror}: check permissions and "
+                "mount options of the directory, or choose another with --data-dir"
+            ) from error
     return load_pair(cert, key)
 
 
