@@ -13,6 +13,7 @@ from snapshot.model.meta import ResourceKey
 from xds_server.api import config_dump
 from xds_server.api.app import api_app
 from xds_server.api.config_dump import redacted
+from xds_server.api.responses import json_response
 from xds_server.api.serve import Server
 from xds_server.config import ConfigError, load
 from xds_server.store.contract import Put
@@ -117,6 +118,17 @@ async def test_what_is_no_config_dump_is_an_error_that_names_the_envoy(operator,
     await envoy.stop()
     assert response.status_code == 500
     assert response.json()["causes"][0]["message"].startswith(f"http://127.0.0.1:{port}/config_dump: ")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"a": [{"b": {}, "c": [], "d": None, "e": True, "f": 1.5}, "é<&>\u2028"], "n": 2**53}, [], {"lone": "\ud800"}],
+    ids=["everything", "empty", "surrogate"],
+)
+def test_json_is_indented_by_one_space_and_ends_with_a_newline(body):
+    text = json_response(body).body.decode()
+    assert json.loads(text) == body
+    assert text == json.dumps(body, indent=1, ensure_ascii="lone" in body) + "\n"
 
 
 def test_only_credentials_are_redacted():
