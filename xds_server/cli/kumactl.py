@@ -249,7 +249,7 @@ def dataplane_token(
         ),
     ] = None,
     proxy_type: Annotated[str, typer.Option("--proxy-type", "--type", help="Only for proxies of this type.")] = "",
-    valid_for: Annotated[str, typer.Option(help="How long the token can be used to join.")] = "8760h",
+    valid_for: Annotated[str, typer.Option(help="How long the token can be used to join.")] = "87600h",
     output: Out = Output.TABLE,
 ) -> None:
     """Print a token that lets Dataplanes join the mesh. Nothing follows it, so that it can go to a file as it is."""

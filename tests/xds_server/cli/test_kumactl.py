@@ -220,7 +220,7 @@ class TestGenerateDataplaneToken:
     def test_prints_the_token_and_nothing_behind_it(self, api, run) -> None:
         argv = ["generate", "dataplane-token", "--name", "a", "--mesh", "m", "--tag", "kuma.io/service=web,api"]
         assert run(*argv) == (0, "a.b.c", "")
-        wish = {"name": "a", "mesh": "m", "tags": {"kuma.io/service": ["web", "api"]}, "type": "", "validFor": "8760h"}
+        wish = {"name": "a", "mesh": "m", "tags": {"kuma.io/service": ["web", "api"]}, "type": "", "validFor": "87600h"}
         assert api.requests == [("POST", "/tokens/dataplane", wish)]
 
     @pytest.mark.parametrize("text", ["forever", "0", "3"])
