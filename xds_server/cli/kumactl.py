@@ -118,7 +118,7 @@ def _seconds(flag: str, text: str) -> float:
 
 def _user_token(token_file: str) -> str:
     if not token_file:
-        return os.environ.get("KUMACTL_TOKEN", "").strip()
+        return _printable(os.environ.get("KUMACTL_TOKEN", "").strip(), "KUMACTL_TOKEN")
     try:
         token = Path(token_file).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -126,6 +126,12 @@ def _user_token(token_file: str) -> str:
         raise CommandError(f"--token-file {token_file!r} cannot be read: {reason}") from error
     if not token:
         raise CommandError(f"--token-file {token_file!r} is empty")
+    return _printable(token, f"--token-file {token_file!r}")
+
+
+def _printable(token: str, origin: str) -> str:
+    if not token.isascii() or not token.isprintable() or " " in token:
+        raise CommandError(f"{origin} holds no token: a token is one word of letters, digits, '-', '_' and '.'")
     return token
 
 
@@ -324,6 +330,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except CommandError as error:
         typer.echo(f"Error: {error}", err=True)
         sys.exit(1)
+    except OSError as error:  # whatever is read or asked for has an error of its own: this is the output
+        typer.echo(f"Error: the output cannot be written: {error.strerror or error}", err=True)
+        os._exit(1)  # an ordinary exit would try to write it again
 
 
 if __name__ == "__main__":

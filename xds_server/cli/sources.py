@@ -19,6 +19,7 @@ from xds_server.cli.rest import CommandError
 from xds_server.dp.documents import DocumentError, name_violations, parse, render
 
 SUFFIXES = (".yaml", ".yml", ".json")
+TEMPLATE = "; it looks like a template: give its values by -v KEY=VALUE"
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,10 @@ def read_items(source: str, values: Mapping[str, str], default_mesh: str) -> lis
         try:
             documents = parse(render(text, values) if values else text)
         except DocumentError as error:
-            faults.append(f"{origin}: {error}")
+            template = (
+                "; it looks like a template: give its values by -v KEY=VALUE" if "{{" in text and not values else ""
+            )
+            faults.append(f"{origin}: {error}{template}")
             continue
         for number, document in enumerate(documents, 1):
             place = f"{origin}, document {number}" if len(documents) > 1 else origin
@@ -84,7 +88,10 @@ def _item(document: Mapping[str, Any], default_mesh: str) -> Item:
 
 def _texts(source: str) -> Iterator[tuple[str, str]]:
     if source == "-":
-        yield "stdin", sys.stdin.read()
+        try:
+            yield "stdin", sys.stdin.read()
+        except (OSError, UnicodeDecodeError) as error:
+            raise CommandError(f"-f - cannot be read: {_reason(error)}") from error
         return
     if source.startswith(("http://", "https://")):
         raise CommandError(f"-f {source}: URLs are not supported by this version; download it and pipe it to -f -")
@@ -92,8 +99,11 @@ def _texts(source: str) -> Iterator[tuple[str, str]]:
         try:
             yield str(path), path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise CommandError(f"-f {path} cannot be read: {reason}") from error
+            raise CommandError(f"-f {path} cannot be read: {_reason(error)}") from error
+
+
+def _reason(error: OSError | UnicodeDecodeError) -> str:
+    return str(error.strerror) if isinstance(error, OSError) else "it is not UTF-8 text"
 
 
 def _files(path: Path) -> Sequence[Path]:

@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import sys
 import urllib.error
+from pathlib import Path
 
 import pytest
 import yaml
@@ -71,6 +72,15 @@ class TestApply:
         run("apply", "-m", "other", "-f", file("type: Dataplane\nname: a\n"))
         assert api.requests[0][1] == "/meshes/other/dataplanes/a"
         assert api.requests[0][2]["mesh"] == "other"
+
+    def test_a_stdin_that_is_no_text_is_named(self, run, monkeypatch) -> None:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff"), encoding="utf-8"))
+        assert run("apply", "-f", "-") == (1, "", "Error: -f - cannot be read: it is not UTF-8 text\n")
+
+    def test_a_template_without_values_is_recognised(self, run, file) -> None:
+        status, _, err = run("apply", "-f", file("type: Mesh\nname: {{ name }}\n"))
+        assert status == 1
+        assert err.endswith("it looks like a template: give its values by -v KEY=VALUE\n")
 
     def test_a_dry_run_sends_nothing(self, api, run, file) -> None:
         status, out, _ = run(
@@ -259,6 +269,7 @@ class TestConnection:
         [
             (["--token-file", "/nowhere"], "Error: --token-file '/nowhere' cannot be read"),
             (["--token-file", "/dev/null"], "Error: --token-file '/dev/null' is empty"),
+            (["--token-file", __file__], f"Error: --token-file {__file__!r} holds no token"),
             (["--api-timeout", "soon"], "Error: --api-timeout: 'soon' is not a duration"),
             (
                 ["--address", "https://a", "--ca-cert-file", "/dev/null"],
@@ -350,6 +361,14 @@ def test_a_name_that_is_a_path_is_not_asked_for(api, run, argv) -> None:
     status, _, err = run(*argv)
     assert (status, api.requests) == (1, [])
     assert "it consists of a-z, 0-9" in err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a file that is always full")
+def test_an_output_that_cannot_be_written_is_an_error_of_one_line(api) -> None:
+    command = [sys.executable, "-m", "xds_server.cli.kumactl", "generate", "dataplane-token", "--address", api.address]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "Error: the output cannot be written: No space left on device\n")
 
 
 def test_versions_of_both_sides(run) -> None:
