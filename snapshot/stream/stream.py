@@ -286,9 +286,8 @@ class Stream:
 
     def _push(self, watch: SotwWatch | DeltaWatch, state: NodeState, now_s: float) -> Response | Withheld | None:
         blocked = watch.blocked_until_s(now_s) is not None
-        if not (watch.forced or watch.greeting) and (
-            blocked or (watch.leads_traffic and self._waits_for_clusters(state, now_s))
-        ):
+        urgent = watch.forced or watch.greeting  # is sent without waiting for an answer (XP-123)
+        if not urgent and (blocked or (watch.leads_traffic and self._waits_for_clusters(state, now_s))):
             return None
         later: Collection[str] = ()
         leaving = Leaving(self._epoch, now_s)

@@ -128,11 +128,6 @@ class Watch:
         return self.subscription is not None and (self.subscription.everything or bool(self.subscription.names))
 
     @property
-    def urgent(self) -> bool:
-        """Something is to be sent without waiting for an answer (XP-123)."""
-        return bool(self.forced or self.greeting)
-
-    @property
     def refused(self) -> bool:
         """The newest response was refused: the client still uses what it had before."""
         nack, last = self.nack, self.last

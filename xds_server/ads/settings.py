@@ -8,6 +8,8 @@ from typing import Final
 from xds_server.ads.age import core_age_s, core_grace_s
 
 MIB: Final = 1 << 20
+_FOREVER_MS: Final = (1 << 31) - 1
+"""What the core takes as "never"; larger numbers it could not hold."""
 SPARE_S: Final = 20.0
 """By how much the kernel's own patience with unacknowledged data exceeds that of the keepalive ping."""
 
@@ -80,4 +82,4 @@ def channel_options(settings: AdsSettings) -> list[tuple[str, int]]:
 
 
 def _ms(seconds: float) -> int:
-    return round(seconds * 1000)
+    return min(round(seconds * 1000), _FOREVER_MS)

@@ -412,7 +412,7 @@ MUTATIONS = [
     ),
     ("XP-121", "watch.py", "            self.dirty.update(names)\n", "            self.dirty = set(names)\n"),
     ("XP-122", "stream.py", "blocked = watch.blocked_until_s(now_s) is not None", "blocked = False"),
-    ("XP-123", "watch.py", "return bool(self.forced or self.greeting)", "return False"),
+    ("XP-123", "stream.py", "urgent = watch.forced or watch.greeting", "urgent = False"),
     ("XP-125", "limits.py", "ACK_WAIT_S: Final = 5.0", "ACK_WAIT_S: Final = 50.0"),
     ("XP-127", "bodies.py", "        if entry is not None:", "        if False:"),
     ("XP-129", "limits.py", "initial_versions_bytes: int = 32 * MIB", "initial_versions_bytes: int = 1 * MIB"),
