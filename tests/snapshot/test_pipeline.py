@@ -6,6 +6,7 @@ import pytest
 from envoy.config.cluster.v3.cluster_pb2 import Cluster
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 from envoy.config.listener.v3.listener_pb2 import Listener
+from envoy.extensions.upstreams.http.v3.http_protocol_options_pb2 import HttpProtocolOptions
 from google.protobuf.json_format import MessageToDict
 
 from snapshot.cache.memo import Memo
@@ -123,6 +124,22 @@ class TestProtocol:
         (chain,) = listener(result, "outbound:127.0.0.1:1000").filter_chains
         assert ("http" in chain.filters[-1].name) is http
 
+    def test_each_cluster_has_the_timeouts_of_its_own_protocol(self):
+        """The listener of such a split is TCP; X §3.4 gives the cluster of an HTTP service its idle timeout."""
+        split = tuple(Split(weight=1, destination=tags(service)) for service in ("web", "db", "none"))
+        facts = StatedFacts({"web": Protocol.HTTP, "db": Protocol.TCP, "none": None})
+        route = policy("TrafficRoute", "route", conf=TrafficRouteConf(split=split))
+        conf = TimeoutConf(http=HttpTimeout(idle_timeout=7 * NANOSECONDS))
+        result = built(dataplane(REDIS), route, policy("Timeout", "t", conf=conf), facts=facts)
+        (chain,) = listener(result, "outbound:127.0.0.1:1000").filter_chains
+        assert chain.filters[-1].name == "envoy.filters.network.tcp_proxy"
+        idle = {}
+        for service in ("web", "db", "none"):
+            (packed,) = cluster(result, service).typed_extension_protocol_options.values()
+            options = HttpProtocolOptions.FromString(packed.value)
+            idle[service] = options.common_http_protocol_options.idle_timeout.seconds
+        assert idle == {"web": 7, "db": 0, "none": 0}
+
     def test_only_destinations_are_asked_about(self):
         facts = StatedFacts()
         route = policy(
@@ -198,6 +215,7 @@ class TestAdmin:
             ("0.0.0-preview.1", PAIR, 1),
             ("", PAIR, 1),
             ("unknown", PAIR, 1),
+            (f"{'9' * 5000}.0.0", PAIR, 1),
             ("1.5.1", Settings(), 1),
         ],
     )
@@ -214,8 +232,24 @@ class TestAdmin:
         assert "kuma:envoy:admin" not in result.snapshot.resources[LISTENER]
         assert result.issues == ()
 
+    def test_an_inbound_on_all_addresses_does_not_take_the_port_of_the_admin_interface(self):
+        inbound = Inbound(port=9901, address="0.0.0.0", tags=tags("web"))  # noqa: S104 - not bound
+        result = built(dataplane(inbounds=(inbound,)), node=NodeInfo(admin_port=9901))
+        assert set(result.snapshot.resources[LISTENER]) == {"kuma:envoy:admin"}
+        assert [issue.reason for issue in result.issues] == [
+            "networking.inbound[0]: 0.0.0.0:9901 is already taken by the admin interface of Envoy; choose another port"
+        ]
+
 
 class TestIssues:
+    def test_tags_too_long_for_a_header_are_not_sent_and_are_reported(self):
+        many = tuple(Inbound(port=1000 + at, tags=tags(f"service-number-{at:04}")) for at in range(1000))
+        result = built(dataplane(REDIS, CACHE, inbounds=many), ROUTE, facts=StatedFacts(default=Protocol.HTTP))
+        assert b"x-kuma-tags" not in result.snapshot.resources[LISTENER]["outbound:127.0.0.1:1000"].body
+        (issue,) = result.issues
+        assert issue.object == ResourceKey("Dataplane", "default", "web-1")
+        assert "bytes long, and Envoy takes no header above 16384; peers are not told" in issue.reason
+
     def test_one_address_has_one_listener_whatever_its_spelling(self):
         spelled = [Outbound(port=1, address=ip, tags=tags("redis")) for ip in ("::1", "0:0:0:0:0:0:0:1")]
         result = built(dataplane(*spelled), ROUTE)
@@ -284,6 +318,11 @@ class TestProbes:
         probes = Probes(port=9000, endpoints=(ProbeEndpoint(inbound_port=80, inbound_path="/h", path="/80/h"),))
         result = built(dataplane(probes=probes))
         assert b"localhost:80" in result.snapshot.resources[LISTENER]["probe:listener"].body
+
+    def test_a_backslash_in_a_path_refers_to_no_group(self):
+        probes = Probes(port=9000, endpoints=(ProbeEndpoint(inbound_port=80, inbound_path=r"/h\1", path="/80/h"),))
+        result = built(dataplane(probes=probes))
+        assert rb"/h\\1" in result.snapshot.resources[LISTENER]["probe:listener"].body
 
 
 class TestEndpoints:
