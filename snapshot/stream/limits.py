@@ -27,12 +27,14 @@ class Limits:
     """Sizes in bytes. `max_response` is what the client can receive (4 MiB for gRPC clients, XP-131), None for Envoy.
 
     Names are counted over all that one type of a stream subscribes to, so that delta messages cannot add up without
-    bound. `initial_resource_versions` may list very many names (XP-129), so it is bounded by its size alone.
+    bound. `initial_resource_versions` may list very many names (XP-129): it is bounded by its size, and by what one
+    message may make everybody else wait for (`initial_versions` names cost about half a second).
     """
 
     names: int = 20_000
     name_length: int = 4096
     names_bytes: int = 4 * MIB
+    initial_versions: int = 100_000
     initial_versions_bytes: int = 32 * MIB
     part_bytes: int = 2 * MIB
     first_wildcard_bytes: int = 32 * MIB

@@ -210,6 +210,12 @@ class Stream:
                 assert_never(request)
 
     def _claims_problem(self, claimed: Mapping[str, str]) -> tuple[StatusCode, str] | None:
+        if len(claimed) > self.limits.initial_versions:
+            found, allowed = len(claimed), self.limits.initial_versions
+            return (
+                StatusCode.RESOURCE_EXHAUSTED,
+                f"initial_resource_versions: {found} names, at most {allowed} are served",
+            )
         self._claimed_bytes += sum(len(name) + len(version) for name, version in claimed.items())
         if self._claimed_bytes > self.limits.initial_versions_bytes:
             return _too_much("initial_resource_versions", self._claimed_bytes, self.limits.initial_versions_bytes)

@@ -93,6 +93,12 @@ CASES = [
     (DeltaRequest(ENDPOINT, ("x" * 4097,)), {}, "INVALID_ARGUMENT", "has 4097 characters, at most 4096"),
     (SotwRequest(ENDPOINT, ("xxx", "yyy")), {"names_bytes": 5}, "RESOURCE_EXHAUSTED", "names of this stream: 6 char"),
     (
+        DeltaRequest(ENDPOINT, initial_versions=dict.fromkeys("abc", "1")),
+        {"initial_versions": 2},
+        "RESOURCE_EXHAUSTED",
+        "initial_resource_versions: 3 names, at most 2 are served",
+    ),
+    (
         DeltaRequest(ENDPOINT, initial_versions={"abc": "123"}),
         {"initial_versions_bytes": 5},
         "RESOURCE_EXHAUSTED",
