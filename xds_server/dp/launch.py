@@ -67,7 +67,9 @@ def config_path(text: str, document: Mapping[str, Any], directory: str) -> str:
         path = Path(directory) / "bootstrap.yaml"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW  # a link may lead to a file of somebody else
+            with os.fdopen(os.open(path, flags, 0o600), "w", encoding="utf-8") as file:
+                os.fchmod(file.fileno(), 0o600)  # also where the file was there before
                 file.write(text)
         except OSError as error:
             raise StartError(f"--config-dir {directory!r}: {path} cannot be written: {error.strerror}") from error

@@ -85,6 +85,19 @@ def test_a_config_dir_gets_the_bootstrap_unchanged_for_the_owner_only(kuma_dp, d
     assert written.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_bootstrap_that_was_there_before_is_closed_to_others_and_a_link_is_not_followed(kuma_dp, tmp_path) -> None:
+    written, elsewhere = tmp_path / "bootstrap.yaml", tmp_path / "elsewhere"
+    written.write_text("")
+    written.chmod(0o644)
+    kuma_dp.run(f"--config-dir={tmp_path}")
+    assert written.stat().st_mode & 0o777 == 0o600
+    written.unlink()
+    written.symlink_to(elsewhere)
+    done = kuma_dp.run(f"--config-dir={tmp_path}")
+    assert (done.returncode, elsewhere.exists()) == (1, False)
+    assert "bootstrap.yaml cannot be written" in done.stderr
+
+
 def test_an_inline_token_does_not_stay_in_envoys_environment(kuma_dp, dp_server) -> None:
     token = kuma_dp.token.read_text()
     done = kuma_dp.run(*kuma_dp.without_token, usual=False, KUMA_DATAPLANE_RUNTIME_TOKEN=token)
