@@ -56,11 +56,23 @@ def resolve_wildcards(conf: TrafficRouteConf, outbound: Tags) -> TrafficRouteCon
 def destination_services(route: TrafficRouteConf) -> tuple[str, ...]:
     """The services that a resolved route leads to, sorted.
 
-    In Kuma 1.5 a service that occurs only in `conf.http` gets no CircuitBreaker and no Retry (R §3.6 no. 3, R §10
-    no. 10). Here it does: the user's policy selects it, and nothing tells the user why it would have no effect.
+    In Kuma 1.5 a service that occurs only in `conf.http` gets no CircuitBreaker (R §3.6 no. 3, R §10 no. 10). Here it
+    does: the user's policy selects it, nothing tells the user why it would have no effect, and that of a new mesh
+    states no more than Envoy's defaults.
     """
     parts: tuple[TrafficRouteConf | HttpRule, ...] = (route, *route.http)
     return tuple(sorted({split.destination.service for part in parts for split in destinations(part)}))
+
+
+def default_services(routed: RoutedOutbound) -> frozenset[str]:
+    """The services that an outbound leads to where no HTTP rule decides: only these have a Retry (R §3.6 no. 3).
+
+    So an outbound whose route leads all of it to other services is not retried, as in Kuma 1.5: with the default Retry
+    it would be, everywhere.
+    """
+    if routed.route is None:
+        return frozenset({routed.service})
+    return frozenset(split.destination.service for split in destinations(routed.route))
 
 
 def tags_header(dataplane: Dataplane) -> str:
@@ -146,8 +158,10 @@ class MeshPolicies:
             for outbound, service in named
         )
         services = {service for outbound in routed for service in outbound.services} | {service for _, service in named}
+        retried = {service for outbound in routed for service in default_services(outbound)}
         policies = (
-            (name, self._service_policies(breakers.best(name), retries.best(name))) for name in sorted(services)
+            (name, self._service_policies(breakers.best(name), retries.best(name) if name in retried else None))
+            for name in sorted(services)
         )
         return Routed(routed, tuple(policies))
 

@@ -16,7 +16,7 @@ from snapshot.topology.outbounds import (
     routed_proxy,
     tags_header,
 )
-from snapshot.topology.proxy import NodeInfo
+from snapshot.topology.proxy import NodeInfo, ServicePolicies
 from tests.support.policies import EVERYTHING, SERVICE, dataplane, mesh_policies, policy, proxy, tags
 
 REDIS = Outbound(port=1000, tags=tags("redis"))
@@ -59,7 +59,7 @@ def test_a_proxy_has_the_policies_of_each_outbound_and_destination():
         policy("TrafficRoute", "route", conf=TrafficRouteConf(destination=tags("cache"))),
         policy("Timeout", "timeout", conf=TimeoutConf()),
         policy("CircuitBreaker", "breaker", to="cache", conf=CircuitBreakerConf()),
-        policy("Retry", "retry", to="redis", conf=RetryConf()),
+        policy("Retry", "retry", to="cache", conf=RetryConf()),
     )
     (outbound,) = made.outbounds
     assert outbound.route is not None
@@ -72,7 +72,40 @@ def test_a_proxy_has_the_policies_of_each_outbound_and_destination():
     policies = dict(made.service_policies)
     assert list(policies) == ["cache", "redis"]
     assert policies["cache"].circuit_breaker == CircuitBreakerConf()
-    assert policies["redis"].retry == RetryConf()
+    assert policies["cache"].retry == RetryConf()
+    assert policies["redis"] == ServicePolicies()
+
+
+@pytest.mark.parametrize(
+    ("conf", "retried"),
+    [
+        pytest.param(TrafficRouteConf(destination=tags("*")), True, id="led to itself"),
+        pytest.param(TrafficRouteConf(destination=tags("other")), False, id="led away"),
+        pytest.param(
+            TrafficRouteConf(destination=tags("other"), http=(HttpRule(destination=tags("redis")),)),
+            False,
+            id="only an http rule leads there",
+        ),
+        pytest.param(
+            TrafficRouteConf(
+                split=(Split(weight=0, destination=tags("redis")), Split(weight=1, destination=tags("x")))
+            ),
+            False,
+            id="with weight 0",
+        ),
+        pytest.param(None, True, id="no route"),
+    ],
+)
+def test_an_outbound_is_retried_where_something_leads_to_its_own_service(conf, retried):
+    """R §3.6 no. 3: Retry is matched for the destinations of all outbounds, and applied by the outbound's service."""
+    policies = [policy("Retry", "retry", conf=RetryConf())]
+    if conf is not None:
+        policies.append(policy("TrafficRoute", "route", to="redis", conf=conf))
+    made = proxy(dataplane(REDIS), *policies)
+    assert (dict(made.service_policies)["redis"].retry is not None) is retried
+    everything = policy("TrafficRoute", "all", to="cache", conf=TrafficRouteConf(destination=tags("redis")))
+    made = proxy(dataplane(REDIS, Outbound(port=1001, tags=tags("cache"))), *policies, everything)
+    assert dict(made.service_policies)["redis"].retry is not None
 
 
 def test_an_outbound_without_a_route_leads_to_its_own_service():
