@@ -51,7 +51,9 @@ conf: {loadBalancer: {roundRobin: {}}, destination: {kuma.io/service: '*'}}
 
 
 class FeatureMesh:
-    """One control plane over a store that survives `restart`."""
+    """One control plane over a store that survives `restart`, as does its port."""
+
+    ca_pem = PAIR.cert_pem
 
     def __init__(self) -> None:
         self.clock = SystemClock()
@@ -88,7 +90,7 @@ class FeatureMesh:
             observer=self.observer,
             hds=HealthDiscovery(dataplanes=dataplanes, sink=writer),
         )
-        self.port = await server.start("127.0.0.1", 0)
+        self.port = await server.start("127.0.0.1", self.port)
         stack.push_async_callback(server.stop)
 
     async def stop(self) -> None:

@@ -1,12 +1,16 @@
-"""How soon a change is out, and how many that come together are one push (XP-124, XP-117)."""
+"""How soon a change is out, how many that come together are one push, and that a held loop is noticed."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 import statistics
 import time
 
 import pytest
+from structlog.testing import capture_logs
+
+from xds_server.telemetry import Telemetry
 
 REDIS = """
 type: Dataplane
@@ -61,3 +65,18 @@ async def test_changes_that_follow_each_other_are_sent_together(mesh, delta):
         await proxy.take()
         responses += 1
     assert responses < changes / 4
+
+
+@pytest.mark.rule("XP-186")
+async def test_a_second_of_held_loop_is_in_the_metric_and_in_the_log():
+    telemetry = Telemetry()
+    with capture_logs() as lines:
+        watching = asyncio.ensure_future(telemetry.watch_loop())
+        await asyncio.sleep(0.3)
+        time.sleep(1.2)  # noqa: ASYNC251  # what must not happen, on purpose
+        await asyncio.sleep(0.7)
+        watching.cancel()
+    (held,) = [line for line in lines if line["log_level"] == "warning"]
+    assert 0.5 <= held["seconds"] < 2
+    (metric,) = re.findall(r"^koguma_event_loop_lag_seconds\{.*\} (.*)$", telemetry.exposition().decode(), re.MULTILINE)
+    assert float(metric) >= 0.5

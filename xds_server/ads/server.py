@@ -18,7 +18,7 @@ from xds_server.ads.admission import Admission
 from xds_server.ads.age import Ages
 from xds_server.ads.connections import Connections
 from xds_server.ads.csds import ClientStatus
-from xds_server.ads.flow import LARGE_BYTES, LargeResponses, WriteWatch
+from xds_server.ads.flow import LARGE_BYTES, LargeResponses, Turns, WriteWatch
 from xds_server.ads.hds import HealthDiscovery, HealthParts, HealthSession
 from xds_server.ads.introspection import serve_introspection
 from xds_server.ads.ports import Authenticator, Dataplanes, End, Ending, Nodes, Observer, Registrar, TlsPair
@@ -84,6 +84,7 @@ class AdsServer:
             bodies=BodyCache(),
             nonces=lambda: format(next(numbers), "x"),
             writes=WriteWatch(settings.write_timeout_s, clock.monotonic_s),
+            turns=Turns(),
             large=LargeResponses(self._log_large),
             limits=limits or Limits(),
             open_sessions={},

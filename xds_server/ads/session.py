@@ -35,7 +35,7 @@ from snapshot.stream import (
     decode_sotw,
 )
 from xds_server.ads.admission import Admission
-from xds_server.ads.flow import LARGE_BYTES, LargeResponses, Pace, WriteWatch, converse, undisturbed
+from xds_server.ads.flow import LARGE_BYTES, LargeResponses, Pace, Turns, WriteWatch, converse, undisturbed
 from xds_server.ads.node import MAX_ID_BYTES, invalid
 from xds_server.ads.ports import (
     Dataplanes,
@@ -72,6 +72,7 @@ class Parts:
     bodies: BodyCache
     nonces: Callable[[], str]
     writes: WriteWatch
+    turns: Turns
     large: LargeResponses
     limits: Limits
     open_sessions: dict[ProxyKey, set[Session]]
@@ -330,9 +331,11 @@ class Session:
 
     async def _write(self) -> None:
         """Write whatever the state machine has to say, one message at a time (XP-119)."""
-        stream, clock, wake = self.stream, self._parts.clock, self._wake
+        stream, clock, turns, wake = self.stream, self._parts.clock, self._parts.turns, self._wake
         assert stream is not None  # noqa: S101  # `_admit` came before
         while True:
+            if turns.full:
+                await turns.turn()
             wake.clear()
             now_s = clock.monotonic_s()
             # built when it can be written and written at once: nothing older ever follows a newer state (XP-117)
@@ -352,6 +355,7 @@ class Session:
         writes, record, message = self._parts.writes, self._record, response.message()
         self._writing = True
         writes.began(self._stuck, now_s)
+        self._parts.turns.spent(len(message))
         try:
             await self._context.write(message)
         finally:
