@@ -31,6 +31,10 @@ _TLS_HANDSHAKE: Final = 0x16
 _ACCEPT_PAUSE_S: Final = 0.1
 _WARN_PAUSE_S: Final = 60.0
 _YOUNG_S: Final = 1.0
+_DRAGGING_S: Final = 4.0
+"""A thousand honest handshakes at once take two or three seconds."""
+_MOST_TLS: Final = 1024
+"""TLS of asyncio takes a quarter of a megabyte for each connection, from its first byte on."""
 _SHARE: Final = 4
 """One listener takes at most one in so many of the file descriptors of the process: stores and streams need theirs."""
 _WRONG_SCHEME: Final = (
@@ -73,8 +77,9 @@ class Server:
         self._tls = tls and _context(tls)
         self._socket: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
-        self._handshakes: set[asyncio.Task[None]] = set()
-        self.most_connections = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _SHARE
+        self._handshakes: dict[asyncio.Task[None], float] = {}
+        share = resource.getrlimit(resource.RLIMIT_NOFILE)[0] // _SHARE
+        self.most_connections = share if tls is None else min(share, _MOST_TLS)
 
     async def start(self, host: str, port: int) -> int:
         """Listen; the bound port. Raises ServeError."""
@@ -137,8 +142,8 @@ class Server:
                 continue
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             task = asyncio.create_task(self._serve(peer))
-            self._handshakes.add(task)
-            task.add_done_callback(self._handshakes.discard)
+            self._handshakes[task] = loop.time()
+            task.add_done_callback(self._handshakes.pop)
 
     @property
     def open_connections(self) -> int:
@@ -146,12 +151,15 @@ class Server:
         return len(self._state.connections) + len(self._handshakes)
 
     def _make_room(self) -> None:
-        """End connections that wait for a request: HTTP clients expect that of such ones."""
+        """End connections that wait for a request, as HTTP clients expect, and handshakes that drag on."""
         self._complain(f"{self.open_connections} are open, the most for this listener")
         now_s = asyncio.get_running_loop().time()
         for connection in list(self._state.connections):
             if isinstance(connection, Connection) and connection.is_idle and now_s - connection.opened_s > _YOUNG_S:
                 connection.transport.abort()
+        for handshake, began_s in list(self._handshakes.items()):
+            if now_s - began_s > _DRAGGING_S:
+                handshake.cancel()
 
     def _complain(self, reason: str | None) -> None:
         now_s = asyncio.get_running_loop().time()

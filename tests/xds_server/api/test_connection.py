@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 import time
 
 import pytest
 from starlette.responses import PlainTextResponse, Response
 
-from xds_server.api import connection
+from xds_server.api import connection, serve
 from xds_server.api.app import api_app
 from xds_server.api.serve import Server
 
@@ -121,6 +122,22 @@ async def test_a_full_listener_ends_idle_connections_and_serves_the_next(server)
     assert server.open_connections <= 4
     for _, one in [*idle, (reader, writer)]:
         one.close()
+
+
+async def test_a_full_tls_listener_ends_handshakes_that_drag_on(parts, monkeypatch):
+    monkeypatch.setattr(serve, "_DRAGGING_S", 0.5)
+    server = Server(answer, "x", parts.tls)
+    server.port, server.most_connections = await server.start("127.0.0.1", 0), 4
+    half_open = [await connected(server) for _ in range(4)]
+    for _, writer in half_open:
+        writer.write(b"\x16\x03\x01\x02\x00\x01\x00")
+    context = ssl.create_default_context(cafile=parts.tls.cert_file)
+    reader, writer = await asyncio.wait_for(asyncio.open_connection("localhost", server.port, ssl=context), 4)
+    writer.write(GET)
+    assert b"done" in await asyncio.wait_for(reader.readuntil(b"done"), 3)
+    for _, one in [*half_open, (reader, writer)]:
+        one.close()
+    await server.stop(0.1)
 
 
 async def test_a_busy_connection_survives_a_full_listener():
