@@ -57,7 +57,7 @@ def set_up_logging(level: str = "info", form: str = "console", stream: TextIO | 
     renderer: list[structlog.typing.Processor] = (
         [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
         if form == "json"
-        else [structlog.dev.ConsoleRenderer(colors=out.isatty())]
+        else [_escaped, structlog.dev.ConsoleRenderer(colors=out.isatty())]
     )
     structlog.configure(
         processors=[_dropped] if level == "off" else [*shared, *renderer],
@@ -81,6 +81,14 @@ def set_up_logging(level: str = "info", form: str = "console", stream: TextIO | 
 
 def _dropped(_logger: object, _method: str, _event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     raise structlog.DropEvent
+
+
+def _escaped(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Texts that clients chose must not steer the operator's terminal, nor look like lines of their own."""
+    for key, value in event.items():
+        if isinstance(value, str) and not value.isprintable() and key not in {"exception", "stack"}:
+            event[key] = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in value)
+    return event
 
 
 class _Generation(Collector):

@@ -68,6 +68,18 @@ def test_json_logs_are_one_object_a_line():
     assert (theirs["event"], theirs["level"]) == ("from uvicorn", "warning")
 
 
+@pytest.mark.parametrize("hostile", ["\x1b[2J", "a\nb", "\u202eevil", "\x00", "a\rb"])
+def test_what_a_client_chose_can_neither_steer_a_terminal_nor_forge_a_line(hostile):
+    out = io.StringIO()
+    set_up_logging("info", "console", out)
+    structlog.get_logger().info("refused", node=hostile)
+    logging.getLogger("library").warning("said %s", hostile)
+    lines = out.getvalue().splitlines()
+    assert len(lines) == 2
+    assert all(line.isprintable() for line in lines)
+    assert "refused" in lines[0]
+
+
 def test_off_is_silent():
     out = io.StringIO()
     set_up_logging("off", "console", out)
