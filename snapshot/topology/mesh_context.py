@@ -52,7 +52,9 @@ NOTHING: Final = Contribution()
 
 
 def is_ip(address: str) -> bool:
-    """Whether `address` is an IPv4 or IPv6 literal; everything else is a domain name."""
+    """Whether `address` is an IPv4 or IPv6 literal, without a scope, which Envoy refuses; all else is a domain name."""
+    if "%" in address:
+        return False
     try:
         ip_address(address)
     except ValueError:

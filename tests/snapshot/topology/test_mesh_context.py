@@ -124,6 +124,7 @@ def test_names_are_those_of_the_two_addresses_each_once():
             "no longer resolves: SERVFAIL; its last address 10.1.0.1 stays",
         ),
         ("a.test", "", Names({"a.test": "b.test"}, {}), None, [], 'was resolved to "b.test", which is no IP address'),
+        ("a.test", "", Names({"a.test": "fe80::1%eth0"}, {}), None, [], '"fe80::1%eth0", which is no IP address'),
         ("", "", NOTHING_KNOWN, None, [], "networking.address: has to be set"),
     ],
 )

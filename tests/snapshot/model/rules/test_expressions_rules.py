@@ -3,6 +3,7 @@
 import sys
 
 import pytest
+import re2
 
 from snapshot.model.rules import expressions
 from snapshot.model.rules.expressions import MOST_INSTRUCTIONS, check_expressions
@@ -115,6 +116,11 @@ def test_the_work_of_checking_is_bounded():
     assert len(violations) < 10
     last = f"the regular expressions of this resource are larger than {MOST_INSTRUCTIONS} instructions together"
     assert violations[-1] == ("conf.http", last)
+
+
+def test_no_expression_is_kept():
+    assert of(**path("/kept")) == []
+    assert re2._Regexp._make.cache_info().currsize == 0
 
 
 def test_a_thousand_ordinary_expressions_are_within_the_bound():
