@@ -13,8 +13,10 @@ import pytest
 
 from tests.support import xds_client
 from tests.support.running import LOOPBACK, eventually
+from tests.support.xds_client import DELTA_METHOD, SOTW_METHOD
 
 WITHIN_S = 10.0
+HEALTH_METHOD = "/envoy.service.health.v3.HealthDiscoveryService/StreamHealthCheck"
 HTTP = b"GET / HTTP/1.1\r\nhost: koguma\r\n\r\n"
 HALF_HELLO = b"\x16\x03\x01\x02\x00\x01\x00"
 GARBAGE_HELLO = b"\x16\x03\x01\x00\x20" + b"\xff" * 32
@@ -43,18 +45,21 @@ async def until_closed(port, hello, *, tls=False):
     return answer, took_s
 
 
-async def test_silent_and_half_open_peers_are_closed_on_every_port(plane, neighbour):
+async def test_silent_and_half_open_peers_and_streams_are_ended_on_every_port(plane, neighbour, open_stream):
     cases = [(name, hello, False) for name in TLS_PORTS for hello in (b"", b"\x16", HALF_HELLO)]
     cases += [(name, b"", True) for name in TLS_PORTS]
     cases += [(name, hello, False) for name in PLAIN_PORTS for hello in (b"", b"GET / HT", HTTP[:-2])]
     cases += [("rest", b"PUT /meshes/x HTTP/1.1\r\n", False), ("xds", HTTP, True)]
     counted = plane.metric("koguma_stream_events", event="silent_connections")
     waiting = asyncio.gather(*(until_closed(plane.ports[name], hello, tls=tls) for name, hello, tls in cases))
+    streams = [open_stream(method, plane.token()) for method in (DELTA_METHOD, SOTW_METHOD, HEALTH_METHOD)]
+    ends = asyncio.gather(*(stream.ended(12) for stream in streams))
     while not waiting.done():
         await neighbour.is_served()
         await asyncio.wait((waiting,), timeout=0.5)
     slow = [case for case, (_, took_s) in zip(cases, await waiting, strict=True) if took_s > WITHIN_S]
     assert not slow
+    assert set(await ends) == {("DEADLINE_EXCEEDED", "no request within 10 s of opening the stream")}
     await neighbour.is_served()
     silent = len([case for case in cases if case[0] == "xds"])
     await eventually(

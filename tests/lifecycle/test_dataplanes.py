@@ -9,7 +9,6 @@ import signal
 import socket
 import time
 
-import pytest
 import yaml
 from envoy.config.endpoint.v3.endpoint_pb2 import ClusterLoadAssignment
 
@@ -148,14 +147,14 @@ async def test_a_name_instead_of_an_address_is_resolved(plane):
     assert plane.rest.get("/meshes/default/dataplanes/checked-1").json()["networking"]["address"] == "localhost"
 
 
-@pytest.mark.parametrize("own", [None, "elsewhere"])
-async def test_the_zone_is_written_by_the_control_plane(plane_of, own):
+async def test_the_zone_is_written_by_the_control_plane(plane_of):
     plane = plane_of(KUMA_MULTIZONE_ZONE_NAME="east")
     plane.start()
-    tags = {"kuma.io/service": SERVICE} | ({"kuma.io/zone": own} if own else {})
-    plane.put(dataplane("checked-1", inbound=[{"port": free_port(), "tags": tags}]))
-    stored = plane.rest.get("/meshes/default/dataplanes/checked-1").json()["networking"]["inbound"][0]["tags"]
-    assert stored["kuma.io/zone"] == "east", "it cannot be overridden"
+    for own in ({}, {"kuma.io/zone": "elsewhere"}):
+        tags = {"kuma.io/service": SERVICE, **own}
+        plane.put(dataplane("checked-1", inbound=[{"port": free_port(), "tags": tags}]))
+        stored = plane.rest.get("/meshes/default/dataplanes/checked-1").json()["networking"]["inbound"][0]["tags"]
+        assert stored["kuma.io/zone"] == "east", "it cannot be overridden"
     async with watching(plane) as watcher:
         await eventually(lambda: bool(watcher.metadata), "an endpoint")
         assert watcher.metadata["kuma.io/zone"] == "east"

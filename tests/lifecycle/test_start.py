@@ -78,8 +78,6 @@ def test_a_second_control_plane_on_one_data_directory_is_refused(plane, plane_of
     ("name", "setting"),
     [
         ("rest", "apiServer.http.port"),
-        ("rest_tls", "apiServer.https.port"),
-        ("dp", "dpServer.port"),
         ("xds", "xdsServer.port"),
         ("diagnostics", "diagnostics.serverPort"),
     ],
@@ -120,7 +118,7 @@ def test_a_data_directory_that_is_read_only_is_an_error_that_names_it(plane_of, 
 
 async def test_sigint_during_the_start_ends_it_quietly(plane_of):
     plane = plane_of()
-    for after in ("open files", "server=diagnostics", "first start", "server=xds"):
+    for after in ("open files", "first start"):
         log = plane.directory / "early.log"
         with log.open("wb") as out:
             process = subprocess.Popen(  # noqa: ASYNC220  # ended below
