@@ -46,7 +46,7 @@ async def read_document(request: Request, limit: int, malformed: str) -> Any:
         raise PlainError(415, "415: Unsupported Media Type")
     body = await read_body(request, limit)
     try:
-        return msgspec.json.decode(body) if media in _JSON else _parsed_yaml(body)
+        return msgspec.json.decode(body) if media in _JSON else await asyncio.to_thread(_parsed_yaml, body)
     except (msgspec.DecodeError, yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
         kind = "JSON" if media in _JSON else "YAML"
         raise ApiError(400, malformed, [("body", f"is not {kind}: {_first_line(error)}")]) from error
