@@ -49,7 +49,7 @@ async def test_silent_and_half_open_peers_and_streams_are_ended_on_every_port(pl
     cases = [(name, hello, False) for name in TLS_PORTS for hello in (b"", b"\x16", HALF_HELLO)]
     cases += [(name, b"", True) for name in TLS_PORTS]
     cases += [(name, hello, False) for name in PLAIN_PORTS for hello in (b"", b"GET / HT", HTTP[:-2])]
-    cases += [("rest", b"PUT /meshes/x HTTP/1.1\r\n", False), ("xds", HTTP, True)]
+    cases += [("rest", b"PUT /meshes/x HTTP/1.1\r\n", False), ("xds", HTTP, True), ("xds", HTTP, False)]
     counted = plane.metric("koguma_stream_events", event="silent_connections")
     waiting = asyncio.gather(*(until_closed(plane.ports[name], hello, tls=tls) for name, hello, tls in cases))
     streams = [open_stream(method, plane.token()) for method in (DELTA_METHOD, SOTW_METHOD, HEALTH_METHOD)]
