@@ -337,9 +337,13 @@ class Session:
             if turns.full:
                 await turns.turn()
             wake.clear()
-            now_s = clock.monotonic_s()
+            if not stream.pending:
+                self._news_since_s = None
+                await wake.wait()
+                continue
             # built when it can be written and written at once: nothing older ever follows a newer state (XP-117)
-            response = stream.next_response(now_s) if stream.pending else None
+            now_s = clock.monotonic_s()
+            response = stream.next_response(now_s)
             match response:
                 case Response():
                     await self._send(response, now_s)
@@ -347,7 +351,7 @@ class Session:
                     self._withhold(response)
                 case None:
                     self._news_since_s = None
-                    await self._sleep(stream.wake_at_s() if stream.pending else None)
+                    await self._sleep(stream.wake_at_s())
                 case _:
                     assert_never(response)
 
