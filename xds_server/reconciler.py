@@ -11,14 +11,14 @@ import asyncio
 import ipaddress
 import itertools
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple, Protocol
 
 import structlog
 
-from snapshot.cache.snapshot import Changes, NodeState
+from snapshot.cache.snapshot import NodeState
 from snapshot.engine.world import (
     Change,
     Issue,
@@ -38,12 +38,12 @@ from snapshot.model.meta import ProxyKey, Resource, ResourceKey
 from snapshot.topology.proxy import NodeInfo
 from xds_server.changes import Watermark
 from xds_server.clock import Clock
+from xds_server.fan_out import FanOut, Listener, NodeHandle
 from xds_server.store import LEASE_TYPE, LogTrimmed, ResourceStore, Stored, StoreError
 
-WINDOW_MIN_S: Final = 0.010
-WINDOW_MAX_S: Final = 1.0
-WINDOW_PER_COST: Final = 7 / 3
-"""A push that costs c is followed by a window of 7/3 c: pushes take at most 30 % of the loop (performance T3)."""
+PAUSE_MIN_S: Final = 0.010
+PAUSE_MAX_S: Final = 0.1
+"""Between two builds there is a pause as long as the last one took, within bounds: batches grow with their cost."""
 NODES_PER_PUSH: Final = 200
 CHANGES_PER_READ: Final = 500
 """Both bound how long one step holds the loop (XP-128); what is left over comes with the next."""
@@ -54,7 +54,6 @@ RETRY_MAX_S: Final = 5.0
 ENGINE_TYPES: Final = KINDS.keys() - {"DataplaneInsight", "Secret", "GlobalSecret"}
 """Types that can change what a proxy gets."""
 
-Listener = Callable[[Changes], None]
 _log = structlog.get_logger(__name__)
 
 
@@ -109,25 +108,6 @@ class Push:
     """None where the engine raised."""
 
 
-class NodeHandle:
-    """One stream's interest in a node. Several streams of one node have a handle each (XP-6, XP-9).
-
-    `news_since_s` is when the oldest change behind the last call of `listener` became known (`Clock.monotonic_s`).
-    """
-
-    __slots__ = ("_engine", "listener", "news_since_s", "proxy")
-
-    def __init__(self, proxy: ProxyKey, listener: Listener, engine: EngineLike) -> None:
-        self.proxy = proxy
-        self.news_since_s = 0.0
-        self.listener = listener
-        self._engine = engine
-
-    def state(self) -> NodeState | None:
-        """The newest state of the node, None until it can be built."""
-        return self._engine.state(self.proxy)
-
-
 def unmeasured(push: Push) -> None:
     """The observer where nobody measures."""
 
@@ -155,9 +135,9 @@ class Reconciler:
         self._pending: list[Change] = []
         self._pending_nodes: dict[ProxyKey, NodeJoined | NodeLeft] = {}
         self._pending_since_s: float | None = None
-        self._news_since_s = 0.0
         self._failed: list[Change] = []
-        self._handles: dict[ProxyKey, dict[NodeHandle, None]] = {}
+        self._fan_out = FanOut(clock)
+        self._built_head = -1
         self._watches: dict[ResourceKey, dict[object, Callable[[Stored | None], None]]] = {}
         self._writes: dict[ResourceKey, _Write] = {}
         self._names_of: dict[ResourceKey, frozenset[str]] = {}
@@ -207,22 +187,16 @@ class Reconciler:
         Where another stream of the node is served already, `state()` is there at once and no call announces it.
         """
         handle = NodeHandle(proxy, listener, self._engine)
-        self._handles.setdefault(proxy, {})[handle] = None
+        self._fan_out.add(handle)
         self._pending_nodes[proxy] = NodeJoined(proxy, node)
         self._wake.set()
         return handle
 
     def leave(self, handle: NodeHandle) -> None:
         """The stream is gone; the node is forgotten with its last handle. Twice is as good as once."""
-        handles = self._handles.get(handle.proxy, {})
-        if handle not in handles:
-            return
-        del handles[handle]
-        if handles:
-            return
-        del self._handles[handle.proxy]
-        self._pending_nodes[handle.proxy] = NodeLeft(handle.proxy)
-        self._wake.set()
+        if self._fan_out.remove(handle):
+            self._pending_nodes[handle.proxy] = NodeLeft(handle.proxy)
+            self._wake.set()
 
     async def applied(self, seq: int) -> int:
         """Return when the log has been applied, and the streams woken, up to `seq` at least."""
@@ -386,25 +360,29 @@ class Reconciler:
     # Pushing
 
     async def _run(self) -> None:
-        window_s = 0.0
+        pause_s = 0.0
         quiet_from_s = self._clock.monotonic_s()
         while True:
-            if self._failed:
-                await self._wake_within(RETRY_MAX_S)
-            else:
-                await self._wake.wait()
-            await self._clock.sleep(max(0.0, quiet_from_s + window_s - self._clock.monotonic_s()))
+            await self._something_to_do()
+            await self._clock.sleep(max(0.0, quiet_from_s + pause_s - self._clock.monotonic_s()))
             self._wake.clear()
             try:
-                cost_s = await self._push()
+                build_s = await self._push()
             except Exception:  # noqa: BLE001  # the one task that keeps every proxy up to date must live
                 _log.exception("a push failed")
-                cost_s = WINDOW_MAX_S
-            window_s = min(max(WINDOW_MIN_S, cost_s * WINDOW_PER_COST), WINDOW_MAX_S)
+                build_s = PAUSE_MAX_S
+            pause_s = min(max(PAUSE_MIN_S, build_s), PAUSE_MAX_S)
             quiet_from_s = self._clock.monotonic_s()
 
-    async def _wake_within(self, seconds: float) -> None:
-        timer = asyncio.create_task(self._clock.sleep(seconds))
+    async def _something_to_do(self) -> None:
+        """Changes, nodes, another try of what failed, or news whose window is over."""
+        due_in_s = self._fan_out.due_in_s
+        if self._failed:
+            due_in_s = RETRY_MAX_S if due_in_s is None else min(due_in_s, RETRY_MAX_S)
+        if due_in_s is None:
+            await self._wake.wait()
+            return
+        timer = asyncio.create_task(self._clock.sleep(due_in_s))
         waiting = asyncio.create_task(self._wake.wait())
         try:
             await asyncio.wait((timer, waiting), return_when=asyncio.FIRST_COMPLETED)
@@ -413,67 +391,50 @@ class Reconciler:
             waiting.cancel()
 
     async def _push(self) -> float:
-        """Apply what is pending and wake the streams; returns what the fan-out cost the loop, in seconds."""
+        """Apply what is pending and wake the streams; returns what the build took, in seconds."""
         head = self._follow_from
         nodes = list(itertools.islice(self._pending_nodes, NODES_PER_PUSH))
         changes = [*self._failed, *self._pending, *(self._pending_nodes.pop(proxy) for proxy in nodes)]
         self._failed, self._pending = [], []
         if self._pending_nodes:
             self._wake.set()
-        cost_s = 0.0
+        started_s = self._clock.monotonic_s()
+        since_s = started_s if self._pending_since_s is None else self._pending_since_s
+        self._pending_since_s = None
+        build_s = 0.0
         if changes:
-            started_s = self._clock.monotonic_s()
-            self._news_since_s = started_s if self._pending_since_s is None else self._pending_since_s
-            self._pending_since_s = None
-            publication = self._apply(changes)
-            built_s = self._clock.monotonic_s()
-            if publication is not None:
-                self._publish(publication.changes)
-            await asyncio.sleep(0)  # the woken writers come first: what they cost counts
+            publication, *others = self._apply(changes)
+            build_s = self._clock.monotonic_s() - started_s
+            for news in (publication, *others):
+                await self._fan_out.offer(news.changes if news else {}, since_s)
             total_s = self._clock.monotonic_s() - started_s
-            cost_s = total_s * _fan_out_share(publication, nodes)
-            self._observer(Push(built_s - started_s, total_s, len(changes), publication))
-        self._applied.advance(head)
-        return cost_s
+            self._observer(Push(build_s, total_s, len(changes), None if others else publication))
+        else:
+            await self._fan_out.offer({}, since_s)
+        self._built_head = max(self._built_head, head)
+        if not self._fan_out.waiting:
+            self._applied.advance(self._built_head)
+        return build_s
 
-    def _apply(self, changes: Sequence[Change]) -> Publication | None:
+    def _apply(self, changes: Sequence[Change]) -> Sequence[Publication | None]:
+        """One publication; where the engine raised, None and those of the changes that it took one by one."""
         try:
             publication = self._engine.apply(changes)
         except Exception:  # noqa: BLE001  # an engine's fault must not end the task
             _log.exception("the engine failed: trying its changes one by one", changes=len(changes))
-            self._apply_singly(changes)
-            return None
+            return (None, *self._apply_singly(changes))
         for failure in publication.failures:
             _log.error("a proxy could not be built", issue=failure.issue, exc_info=failure.error)
-        return publication
+        return (publication,)
 
-    def _apply_singly(self, changes: Sequence[Change]) -> None:
+    def _apply_singly(self, changes: Sequence[Change]) -> Iterator[Publication]:
         """Let the good changes through; keep the bad ones for another try."""
         for change in changes:
             try:
-                publication = self._engine.apply([change])
+                yield self._engine.apply([change])
             except Exception:  # noqa: BLE001  # as above
                 _log.exception("the engine failed at a change", change=type(change).__name__)
                 self._failed.append(change)
-            else:
-                self._publish(publication.changes)
-
-    def _publish(self, news: Mapping[ProxyKey, Changes]) -> None:
-        for proxy, changes in news.items():
-            for handle in list(self._handles.get(proxy, ())):
-                handle.news_since_s = self._news_since_s
-                try:
-                    handle.listener(changes)
-                except Exception:  # noqa: BLE001  # a fault of one stream is not the others'
-                    _log.exception("a stream could not be woken", proxy=proxy)
-
-
-def _fan_out_share(publication: Publication | None, joined: Sequence[ProxyKey]) -> float:
-    """The part of a push that told proxies of changes. The first build of a proxy that joined is no reason to wait."""
-    if publication is None or not publication.changes:
-        return 1.0
-    news = publication.changes
-    return 1.0 - sum(proxy in news for proxy in joined) / len(news)
 
 
 class _Write(NamedTuple):

@@ -1,0 +1,95 @@
+"""Who is woken when, and what withheld news are folded into."""
+
+import pytest
+
+from snapshot.cache.snapshot import Changes
+from snapshot.model.meta import ProxyKey
+from tests.support.clock import FakeClock
+from xds_server.fan_out import COST_PER_STREAM_S, WINDOW_PER_COST, FanOut, NodeHandle
+
+A, B = ProxyKey("default", "a"), ProxyKey("default", "b")
+
+
+def news(*names, url="type"):
+    return Changes({url: frozenset(names)})
+
+
+class States:
+    def state(self, proxy):
+        return f"state of {proxy.name}"
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def fan_out(clock):
+    return FanOut(clock)
+
+
+@pytest.fixture
+def join(fan_out):
+    def joined(proxy, listener):
+        handle = NodeHandle(proxy, listener, States())
+        fan_out.add(handle)
+        return handle
+
+    return joined
+
+
+async def test_the_first_news_of_a_proxy_are_told_within_a_window_those_that_follow_after_it(fan_out, join, clock):
+    heard = []
+    join(A, lambda changes: heard.append(("a", changes)))
+    await fan_out.offer({A: news("1")}, 0)
+    await fan_out.offer({A: news("2")}, 0)
+    join(B, lambda changes: heard.append(("b", changes)))
+    await fan_out.offer({A: news("3"), B: news("4")}, 0)
+    assert heard == [("a", news("1")), ("a", news("2")), ("b", news("4"))]
+    assert fan_out.waiting == 1
+    clock.jump(fan_out.due_in_s)
+    await fan_out.offer({}, 0)
+    assert heard[3:] == [("a", news("3"))]
+    assert fan_out.due_in_s is None
+
+
+async def test_withheld_news_are_folded_and_as_old_as_the_oldest(fan_out, join, clock):
+    heard = []
+    handle = join(A, heard.append)
+    await fan_out.offer({A: news()}, 0)
+    await fan_out.offer({A: news("told")}, 1.0)
+    for since_s, changes in ((2.0, news("x")), (3.0, news("y")), (4.0, news("z", url="other"))):
+        await fan_out.offer({A: changes}, since_s)
+    clock.jump(1)
+    await fan_out.offer({A: news("now")}, 5.0)
+    assert heard[2:] == [Changes({"type": frozenset("xy") | {"now"}, "other": frozenset("z")})]
+    assert handle.news_since_s == 2.0
+
+
+async def test_equal_news_withheld_for_many_proxies_stay_one_object(fan_out, join, clock):
+    heard = []
+    proxies = [ProxyKey("default", f"p{n}") for n in range(100)]
+    for proxy in proxies:
+        join(proxy, heard.append)
+    for name in ("first", "told"):
+        await fan_out.offer(dict.fromkeys(proxies, news(name)), 0)
+    for name in ("x", "y"):
+        await fan_out.offer(dict.fromkeys(proxies, news(name)), 0)
+    assert fan_out.due_in_s == pytest.approx(100 * COST_PER_STREAM_S * WINDOW_PER_COST)
+    clock.jump(1)
+    await fan_out.offer({}, 0)
+    assert len({id(changes) for changes in heard[200:]}) == 1
+
+
+async def test_what_a_proxy_that_left_was_not_told_is_forgotten(fan_out, join):
+    handles = [join(A, lambda _changes: None) for _ in range(2)]
+    for name in ("first", "told", "withheld"):
+        await fan_out.offer({A: news(name)}, 0)
+    assert [fan_out.remove(handle) for handle in (handles[0], handles[0], handles[1], handles[1])] == [
+        False,
+        False,
+        True,
+        False,
+    ]
+    assert fan_out.waiting == 0
