@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hmac
 import json
+import time
 from datetime import UTC, datetime, timedelta
 
 import jwt
@@ -130,6 +131,15 @@ async def test_issuing_takes_the_highest_serial_and_older_tokens_live_on(authori
 async def test_no_key_no_token(authority):
     with pytest.raises(SigningKeyNotFound, match='Secret of name "dataplane-token-signing-key-x-1" in mesh "x"'):
         await authority.issue_dataplane("x")
+
+
+async def test_the_keys_of_many_meshes_are_known_at_once(authority, store):
+    keys = (DATAPLANE.key(f"m{n}", 1) for n in range(300))
+    await store.apply(*(Put(key, secret_spec(KEYS[1])) for key in keys))
+    began_s = time.monotonic()
+    await authority.ring.catch_up()
+    assert time.monotonic() - began_s < 3
+    assert authority.ring.latest(DATAPLANE, "m299").private
 
 
 async def test_a_serial_may_have_leading_zeros_or_none(authority, store):
