@@ -27,6 +27,8 @@ from prometheus_client import (
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from xds_server.tallies import Spread, Tally
+
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _log = structlog.get_logger(__name__)
 _LOOP_LAG_PERIOD_S: Final = 0.5
@@ -123,24 +125,13 @@ class DiscoveryMetrics:
     """Streams and messages of one protocol: `xds` or `hds`. Type URLs must come from our own table, not from a peer."""
 
     def __init__(self, prefix: str, registry: CollectorRegistry, zone: str) -> None:
-        def labelled(*names: str) -> list[str]:
-            return [*names, "zone"]
-
-        self._zone = zone
         self._streams = Gauge(f"{prefix}_streams_active", "open streams", ["zone"], registry=registry).labels(zone)
-        self._sent = _counter(f"{prefix}_responses_sent", "responses sent", labelled("type_url"), registry)
-        self._received = _counter(
-            f"{prefix}_requests_received", "ACKs and NACKs", labelled("type_url", "confirmation"), registry
+        self._sent = Tally(f"{prefix}_responses_sent", "responses sent", ["type_url"], zone, registry)
+        self._received = Tally(
+            f"{prefix}_requests_received", "ACKs and NACKs", ["type_url", "confirmation"], zone, registry
         )
-        self._sizes = Histogram(
-            f"koguma_{prefix}_response_size_bytes",
-            "size of responses",
-            labelled("type_url"),
-            buckets=_SIZE_BUCKETS,
-            registry=registry,
-        )
-        self._by_type: dict[str, tuple[Counter, Histogram]] = {}
-        self._answers: dict[tuple[str, bool], Counter] = {}
+        sizes = f"koguma_{prefix}_response_size_bytes"
+        self._sizes = Spread(sizes, "size of responses", "type_url", _SIZE_BUCKETS, zone, registry)
         self._generation = _Generation(f"{prefix}_generation", registry, zone)
         self._errors = _counter(f"{prefix}_generation_errors", "failed generations", ["zone"], registry).labels(zone)
 
@@ -154,25 +145,12 @@ class DiscoveryMetrics:
 
     def sent(self, type_url: str, size: int) -> None:
         """A response of `size` bytes was written (XP-134)."""
-        counter, sizes = self._of_type(type_url)
-        counter.inc()
-        sizes.observe(size)
+        self._sent.add(type_url)
+        self._sizes.observe(size, type_url)
 
     def received(self, type_url: str, *, ack: bool) -> None:
         """A response was confirmed or rejected."""
-        counter = self._answers.get((type_url, ack))
-        if counter is None:
-            counter = self._received.labels(type_url, "ACK" if ack else "NACK", self._zone)
-            self._answers[type_url, ack] = counter
-        counter.inc()
-
-    def _of_type(self, type_url: str) -> tuple[Counter, Histogram]:
-        """The metrics of one type; looking them up by their labels takes longer than counting."""
-        known = self._by_type.get(type_url)
-        if known is None:
-            known = self._sent.labels(type_url, self._zone), self._sizes.labels(type_url, self._zone)
-            self._by_type[type_url] = known
-        return known
+        self._received.add(type_url, "ACK" if ack else "NACK")
 
     def generated(self, seconds: float) -> None:
         """What a stream is to get was generated."""
@@ -238,20 +216,12 @@ class Telemetry:
             buckets=_BUILD_BUCKETS_S,
             registry=registry,
         ).labels(name)
-        self._push = Histogram(
-            "koguma_push_latency_seconds",
-            "from stored to written to a stream",
-            ["zone"],
-            buckets=_BUILD_BUCKETS_S,
-            registry=registry,
-        ).labels(name)
-        self._answer = Histogram(
-            "koguma_answer_seconds",
-            "from a response to its ACK",
-            ["zone"],
-            buckets=_BUILD_BUCKETS_S,
-            registry=registry,
-        ).labels(name)
+        self._push = Spread(
+            "koguma_push_latency_seconds", "from stored to written to a stream", "", _BUILD_BUCKETS_S, name, registry
+        )
+        self._answer = Spread(
+            "koguma_answer_seconds", "from a response to its ACK", "", _BUILD_BUCKETS_S, name, registry
+        )
         self._stream_events = _counter(
             "koguma_stream_events",
             "streams and requests out of the ordinary, by what happened",

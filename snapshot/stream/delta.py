@@ -85,6 +85,10 @@ class DeltaWatch(Watch):
 
     # -- what to send
 
+    def only_change(self, state: NodeState) -> XdsResource | None:
+        """As in `Watch`; refusals and claims are for `difference`."""
+        return None if self.unremoved or self.rejected or self.claimed else super().only_change(state)
+
     def difference(
         self, state: NodeState, limits: Limits, *, blocked: bool, later: Collection[str], leaving: Leaving
     ) -> Difference:

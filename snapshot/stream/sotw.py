@@ -140,6 +140,15 @@ class SotwWatch(Watch):
 
     # -- what to send
 
+    def only_change(self, state: NodeState) -> XdsResource | None:
+        """As in `Watch`; latent names and claims are for `difference`."""
+        if self.latent or self.latent_everything or self.claimed_version:
+            return None
+        found = super().only_change(state)
+        if found is not None:
+            self._count(state)
+        return found
+
     def difference(
         self, state: NodeState, limits: Limits, *, blocked: bool, later: Collection[str], leaving: Leaving
     ) -> Difference:

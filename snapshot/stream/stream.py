@@ -295,11 +295,16 @@ class Stream:
         urgent = watch.forced or watch.greeting  # is sent without waiting for an answer (XP-123)
         if not urgent and (blocked or (watch.leads_traffic and self._waits_for_clusters(state, now_s))):
             return None
+        clusters = self._watches.get(CLUSTER)
+        if watch.is_endpoints and (clusters is None or not (clusters.marked or clusters.leaving)):
+            only = watch.only_change(state)
+            if only is not None:
+                watch.dirty.clear()
+                return self._send(watch, Difference([only], [only]), now_s)
         later: Collection[str] = ()
         leaving = Leaving(self._epoch, now_s)
         if watch.removed_last and watch.may_lose(state):
             watch.removes_now = self._release_at_s(watch.type_url, leaving) <= now_s
-        clusters = self._watches.get(CLUSTER)
         if watch.is_endpoints and clusters is not None:
             watch.kept_endpoints = ordering.kept_endpoints(clusters)
             if clusters.marked:

@@ -182,6 +182,18 @@ class Watch:
             return state.get(self.type_url, name)
         return None
 
+    def only_change(self, state: NodeState) -> XdsResource | None:
+        """What to send where one held name is marked, its content is new and nothing else has to be thought of.
+
+        None: `difference` decides. Nearly every push of a large mesh is one such change of endpoints.
+        """
+        if len(self.dirty) != 1 or self.forced or self.everything or self.greeting or self.leaving:
+            return None
+        (name,) = self.dirty
+        held = self.held.get(name)
+        resource = self.find(state, name) if held is not None else None
+        return resource if resource is not None and held is not None and held.version != resource.version else None
+
     def candidates(self, state: NodeState) -> set[str]:
         """All names that the subscription, the state or the client may have."""
         subscription = self.subscription

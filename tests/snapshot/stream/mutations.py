@@ -164,6 +164,7 @@ MUTATIONS = [
         "self.rejected.update(dict.fromkeys(members, members) if len(members) > 1 else {})",
         "del members",
     ),
+    ("XP-54", "delta.py", "return None if self.unremoved or self.rejected or self.claimed else", "return"),
     (
         "XP-55",
         "stream.py",
@@ -185,6 +186,7 @@ MUTATIONS = [
         "        self.on_refused(sent)\n        Watch.find = lambda self, state, name: None\n",
     ),
     ("XP-60", "sotw.py", "if held is None or held.version != resource.version:", "if True:"),
+    ("XP-60", "sotw.py", "            self._count(state)\n        return found", "            pass\n        return found"),
     (
         "XP-61",
         "stream.py",
@@ -331,8 +333,8 @@ MUTATIONS = [
     (
         "XP-89",
         "stream.py",
-        "        clusters = self._watches.get(CLUSTER)\n        if watch.is_endpoints and",
-        "        clusters = self._watches.get(CLUSTER)\n        if watch.is_endpoints and clusters is None:\n            return None\n        if watch.is_endpoints and",
+        "        clusters = self._watches.get(CLUSTER)\n        if watch.is_endpoints and (",
+        "        clusters = self._watches.get(CLUSTER)\n        if watch.is_endpoints and clusters is None:\n            return None\n        if watch.is_endpoints and (",
     ),
     (
         "XP-90",
