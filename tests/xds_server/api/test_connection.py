@@ -28,6 +28,7 @@ async def answer(scope, receive, send):
 async def server(monkeypatch):
     monkeypatch.setattr(connection, "SILENCE_S", 0.4)
     monkeypatch.setattr(connection, "STALL_S", 0.3)
+    monkeypatch.setattr(serve, "_YOUNG_S", 0.2)
     made = Server(answer, "x")
     made.port = await made.start("127.0.0.1", 0)
     yield made
@@ -115,7 +116,7 @@ async def test_a_full_listener_ends_idle_connections_and_serves_the_next(server)
     for reader, writer in idle:
         writer.write(GET)
         await reader.readuntil(b"done")
-    await asyncio.sleep(1.05)
+    await asyncio.sleep(0.25)
     reader, writer = await connected(server)
     writer.write(GET)
     assert b"done" in await asyncio.wait_for(reader.readuntil(b"done"), 3)
@@ -140,9 +141,11 @@ async def test_a_full_tls_listener_ends_handshakes_that_drag_on(parts, monkeypat
     await server.stop(0.1)
 
 
-async def test_a_busy_connection_survives_a_full_listener():
+async def test_a_busy_connection_survives_a_full_listener(monkeypatch):
+    monkeypatch.setattr(serve, "_YOUNG_S", 0.2)
+
     async def slow(scope, receive, send):
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(0.6)
         await PlainTextResponse("done")(scope, receive, send)
 
     server = Server(slow, "x")
