@@ -26,8 +26,8 @@ _AS_ADMIN: Final = (
     "authorization",
     (
         "this needs an administrator: call it directly on the machine of the control plane, by localhost or a "
-        "loopback address, or send 'Authorization: Bearer <token>' with an admin user token (file admin-token in the data "
-        "directory; kumactl: --token-file)"
+        "loopback address, or send 'Authorization: Bearer <token>' with an admin user token (file admin-token in the "
+        "data directory; kumactl: --token-file)"
     ),
 )
 
