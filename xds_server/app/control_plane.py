@@ -9,6 +9,7 @@ import socket
 from collections.abc import Coroutine
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import structlog
@@ -52,6 +53,16 @@ _log = structlog.get_logger(__name__)
 
 class StartError(Exception):
     """The control plane cannot start; the text says what to change."""
+
+
+class Core(NamedTuple):
+    """What the servers have in common."""
+
+    store: ResourceStore
+    authority: Authority
+    reconciler: Reconciler
+    registrar: Registrar
+    certificate: Certificate
 
 
 class ControlPlane:
@@ -115,12 +126,14 @@ class ControlPlane:
         )
         await insights.start()
         self._stack.push_async_callback(insights.stop)
-        xds_port = await self._start_ads(store, authority, reconciler, insights, certificate)
+        registrar = await self._start_registrar(store, reconciler)
+        core = Core(store, authority, reconciler, registrar, certificate)
+        xds_port = await self._start_ads(core, insights)
         identity = Identity(self._hostname, self.instance_id, first.cluster_id, version("koguma"))
         self.telemetry.info(self.instance_id, first.cluster_id, version("koguma"))
         self.telemetry.leader(leads=True)
-        await self._start_dp_server(store, authority, certificate, xds_port)
-        await self._start_api(store, authority, reconciler, identity, certificate)
+        await self._start_dp_server(core, xds_port)
+        await self._start_api(core, identity)
 
     # -- the store and what follows it
 
@@ -162,22 +175,12 @@ class ControlPlane:
         if self._issues is not None:
             self._issues.built()
 
-    # -- gRPC
-
-    async def _start_ads(
-        self,
-        store: ResourceStore,
-        authority: Authority,
-        reconciler: Reconciler,
-        insights: Insights,
-        certificate: Certificate,
-    ) -> int:
-        """Serve ADS; its port."""
-        config, clock = self._config, self._clock
+    async def _start_registrar(self, store: ResourceStore, reconciler: Reconciler) -> Registrar:
+        config = self._config
         registrar = Registrar(
             store,
             reconciler.watch,
-            clock,
+            self._clock,
             instance_id=self.instance_id,
             validate=descriptor("Dataplane").validate,
             zone=config.multizone.zone.name,
@@ -188,32 +191,37 @@ class ControlPlane:
         )
         await registrar.start()
         self._stack.push_async_callback(registrar.stop)
+        return registrar
+
+    # -- gRPC
+
+    async def _start_ads(self, core: Core, insights: Insights) -> int:
+        """Serve ADS; its port."""
+        config, certificate = self._config, core.certificate
         observer = StreamObserver(self.telemetry, insights)
         server = AdsServer(
             self._ads_settings(),
             tls=lambda: AdsTlsPair(certificate.pair.key_pem, certificate.pair.cert_pem),
-            clock=clock,
-            authenticator=StreamAuthenticator(authority, reconciler, required=config.dp_auth),
-            registrar=StreamRegistrar(registrar),
-            nodes=reconciler,
+            clock=self._clock,
+            authenticator=StreamAuthenticator(core.authority, core.reconciler, required=config.dp_auth),
+            registrar=StreamRegistrar(core.registrar),
+            nodes=core.reconciler,
             limits=Limits(names=config.xds_server.limits.names_per_request),
             observer=observer,
-            hds=self._health_discovery(store, reconciler, registrar, observer),
-            dataplanes=WatchedDataplanes(reconciler),
+            hds=self._health_discovery(core, observer),
+            dataplanes=WatchedDataplanes(core.reconciler),
         )
         port = await server.start(EVERYWHERE, config.xds_server.port)
         self._stack.push_async_callback(server.stop)
         _log.info("listening", server="xds", port=port)
         return port
 
-    def _health_discovery(
-        self, store: ResourceStore, reconciler: Reconciler, registrar: Registrar, observer: StreamObserver
-    ) -> HealthDiscovery | None:
+    def _health_discovery(self, core: Core, observer: StreamObserver) -> HealthDiscovery | None:
         hds = self._config.dp_server.hds
         if not hds.enabled:
             return None
-        dataplanes = WatchedDataplanes(reconciler)
-        writer = HealthWriter(store, dataplanes, observer, self._clock, registrar.epoch)
+        dataplanes = WatchedDataplanes(core.reconciler)
+        writer = HealthWriter(core.store, dataplanes, observer, self._clock, core.registrar.epoch)
         writer.start()
         self._stack.push_async_callback(writer.stop)
         checks = hds.check_defaults
@@ -247,13 +255,15 @@ class ControlPlane:
 
     # -- HTTP
 
-    async def _start_dp_server(
-        self, store: ResourceStore, authority: Authority, certificate: Certificate, xds_port: int
-    ) -> None:
-        config = self._config
+    async def _start_dp_server(self, core: Core, xds_port: int) -> None:
+        config, certificate = self._config, core.certificate
         bound = msgspec.structs.replace(config.xds_server, port=xds_port)
         generator = BootstrapGenerator(
-            msgspec.structs.replace(config, xds_server=bound), store, authority, certificate.pair
+            msgspec.structs.replace(config, xds_server=bound),
+            core.store,
+            core.authority,
+            certificate.pair,
+            core.registrar.taken,
         )
         app = bootstrap_app(generator, self.telemetry.dp)
         server = Server(app, "dpServer.port", certificate.pair, self.telemetry.plaintext_on_tls)
@@ -261,24 +271,17 @@ class ControlPlane:
         certificate.subscribe(server.reload)
         certificate.subscribe(lambda renewed: setattr(generator, "tls", renewed))
 
-    async def _start_api(
-        self,
-        store: ResourceStore,
-        authority: Authority,
-        reconciler: Reconciler,
-        identity: Identity,
-        certificate: Certificate,
-    ) -> None:
+    async def _start_api(self, core: Core, identity: Identity) -> None:
         parts = ApiParts(
             config=self._config,
-            store=store,
-            authority=authority,
+            store=core.store,
+            authority=core.authority,
             clock=self._clock,
             telemetry=self.telemetry,
             identity=identity,
-            client_cert=certificate.pair.cert_file,
-            client_key=certificate.pair.key_file,
-            issues=reconciler.issues,
+            client_cert=core.certificate.pair.cert_file,
+            client_key=core.certificate.pair.key_file,
+            issues=core.reconciler.issues,
         )
         app, api = api_app(parts), self._config.api_server
         if api.http.enabled:

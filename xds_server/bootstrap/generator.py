@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 from snapshot.model.admission import with_zone
@@ -50,13 +50,29 @@ class _Proxy(NamedTuple):
     spec: Dataplane
 
 
-class BootstrapGenerator:
-    """Makes bootstraps; `tls` is the pair of the DP server and of ADS. Raises ConfigError where it lacks `xdsHost`."""
+async def never_taken(_proxy: ProxyKey, _run_id: str) -> str | None:
+    """Where nobody keeps leases, no name is taken."""
+    return None
 
-    def __init__(self, config: Config, store: ResourceStore, authority: Authority, tls: TlsPair) -> None:
+
+class BootstrapGenerator:
+    """Makes bootstraps; `tls` is the pair of the DP server and of ADS. Raises ConfigError where it lacks `xdsHost`.
+
+    `taken` (`registration.Registrar.taken`) says why the name cannot be had, before Envoy is started for nothing.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        store: ResourceStore,
+        authority: Authority,
+        tls: TlsPair,
+        taken: Callable[[ProxyKey, str], Awaitable[str | None]] = never_taken,
+    ) -> None:
         self._config = config
         self._store = store
         self._authority = authority
+        self._taken = taken
         self.tls = tls
         host = config.bootstrap_server.params.xds_host
         if host and host not in tls.sans:
@@ -76,6 +92,8 @@ class BootstrapGenerator:
             await self._subject(request, request.mesh or "")
         proxy = await self._proxy(request)
         credential = await self._credential(request, proxy)
+        if (reason := await self._taken(proxy.key, request.run_id or "")) is not None:
+            raise Outcome(409, reason)
         ca_pem = self._ca(request)
         port = _admin_port(proxy.spec) or request.admin_port or params.admin_port
         return bootstrap(

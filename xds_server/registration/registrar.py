@@ -183,6 +183,16 @@ class Registrar:
         """Whether the control plane of that id is at work on this store."""
         return await self._instances.alive(instance_id)
 
+    async def taken(self, proxy: ProxyKey, run_id: str) -> str | None:
+        """Why a kuma-dp of this run would be refused the name now, naming both; None where it would not."""
+        stored = await self._store.get(ResourceKey(LEASE_TYPE, *proxy))
+        current = Lease.from_spec(stored.spec) if stored else None
+        if current is None or admit(current, Bid(self._instance_id, run_id)) is not Verdict.CONTEST:
+            return None
+        if not await self._is_alive(current, self._proxies.get(proxy)):
+            return None
+        return _taken(proxy, current, Lease(0, self._instance_id, run_id))
+
     def epoch(self, proxy: ProxyKey) -> int | None:
         """Epoch of the lease that this instance holds on the proxy: the fence for what is written on its behalf."""
         known = self._proxies.get(proxy)
@@ -247,17 +257,14 @@ class Registrar:
 
     async def _contest(self, claim: Claim, current: Lease, known: _Proxy | None) -> None:
         """Raises Refused where the holder of the lease is alive."""
-        if current.instance == self._instance_id:
-            probes = [stream.is_alive() for stream in known.streams.values()] if known else []
-            alive = any(await asyncio.gather(*probes))
-        else:
-            alive = await self._instances.alive(current.instance)
-        if alive:
+        if await self._is_alive(current, known):
             bidder = Lease(0, self._instance_id, claim.run_id, claim.holder)
-            raise Refused(
-                f'{PREFIX}the name "{claim.proxy.name}" in mesh "{claim.proxy.mesh}" is taken by {_named(current)}, '
-                f"which answers; refused is {_named(bidder)}. Stop the other one, or choose another name"
-            )
+            raise Refused(PREFIX + _taken(claim.proxy, current, bidder))
+
+    async def _is_alive(self, current: Lease, known: _Proxy | None) -> bool:
+        if current.instance != self._instance_id:
+            return await self._instances.alive(current.instance)
+        return any(await asyncio.gather(*(stream.is_alive() for stream in known.streams.values()))) if known else False
 
     def _enter(self, claim: Claim, lease: Lease | None) -> Hold:
         known = self._proxies.setdefault(claim.proxy, _Proxy())
@@ -397,6 +404,13 @@ class Registrar:
     def _lock(self, proxy: ProxyKey) -> asyncio.Lock:
         """The proxy's lock, which lives as long as somebody holds it or waits for it."""
         return self._locks.setdefault(proxy, asyncio.Lock())
+
+
+def _taken(proxy: ProxyKey, current: Lease, bidder: Lease) -> str:
+    return (
+        f'the name "{proxy.name}" in mesh "{proxy.mesh}" is taken by {_named(current)}, '
+        f"which answers; refused is {_named(bidder)}. Stop the other one, or choose another name"
+    )
 
 
 def _named(lease: Lease) -> str:
