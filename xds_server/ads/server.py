@@ -29,7 +29,7 @@ from xds_server.clock import Clock
 
 _T = TypeVar("_T")
 STOPPING: Final = End("UNAVAILABLE", "this control plane is shutting down; connect again", Ending.SHUTDOWN)
-AGED: Final = End("UNAVAILABLE", "this connection has reached its maximum age; connect again", Ending.LEFT)
+AGED: Final = End("UNAVAILABLE", "this connection has reached its maximum age; connect again", Ending.SHUTDOWN)
 INTERNAL_TEXT: Final = "internal error of the control plane; its log has the reason"
 ABORT_S: Final = 1.0
 """How long telling a client why its stream ends may take; a client that reads nothing is not waited for."""

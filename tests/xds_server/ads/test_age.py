@@ -50,7 +50,7 @@ async def test_an_old_connection_is_left_for_a_new_one_and_nothing_is_lost(speci
     peers = {session.peer for session in harness.server.sessions(WEB)}
     code, text = await first.ended(3)
     assert (code, "maximum age" in text) == ("UNAVAILABLE", True)
-    await harness.until(lambda: harness.registrar.released == [("default.web", Ending.LEFT)])
+    await harness.until(lambda: harness.registrar.released == [("default.web", Ending.SHUTDOWN)])
 
     second = harness.stream(method, channel=channel)
     known = {"initial_resource_versions": {"a": A.version}} if second.delta else {"version_info": response.version_info}
