@@ -12,6 +12,7 @@ from snapshot.cache.resource import XdsResource
 from snapshot.cache.type_url import CLUSTER, ENDPOINT, LISTENER
 from snapshot.model.meta import ProxyKey
 from tests.support.xds_client import DELTA_METHOD, SOTW_METHOD, node, single_type
+from xds_server.ads.session import Session
 
 WEB = ProxyKey("default", "web.1")
 NODE = node("default.web.1")
@@ -216,3 +217,22 @@ async def test_a_client_that_never_answers_gets_one_response_and_disturbs_nobody
         harness.nodes.publish(WEB, cluster("a", timeout_s))
     await lively.receive()
     assert sum(event[0] == "sent" for event in harness.observer.records[0].events) == 1
+
+
+@pytest.mark.rule("XP-117", "XP-118", "XP-121")
+@BOTH
+async def test_what_is_written_is_the_newest_at_that_moment(harness, monkeypatch, method):
+    harness.nodes.publish(WEB, cluster("a", 1))
+    take = Session._take
+
+    def take_and_publish(session, message, now_s) -> None:
+        take(session, message, now_s)
+        if not message.response_nonce:
+            harness.nodes.publish(WEB, cluster("a", 2))  # before the writer has had its turn
+
+    monkeypatch.setattr(Session, "_take", take_and_publish)
+    stream = harness.stream(method)
+    await stream.send(node=NODE, type_url=CLUSTER)
+    (resource,) = (await stream.receive()).resources
+    body = resource.resource.value if stream.delta else resource.value
+    assert Cluster.FromString(body).connect_timeout.seconds == 2
