@@ -79,7 +79,7 @@ class XdsLimits(Node, frozen=True, kw_only=True):
 
     message_size: Annotated[int, Rule(low=64 * 1024)] = 64 * 1024 * 1024
     resource_size: Annotated[int, Rule(low=64 * 1024)] = 32 * 1024 * 1024
-    names_per_request: Count = 20_000
+    names_per_request: Count = 100_000
     streams_per_proxy: Count = 4096
     requests_per_second: Count = 100
     connections_per_address: Count = 20_000
