@@ -19,10 +19,14 @@ from xds_server.clock import Clock
 
 WINDOW_MIN_S: Final = 0.010
 WINDOW_MAX_S: Final = 1.0
-WINDOW_PER_COST: Final = 7 / 3
-"""A fan-out that costs c is followed by a window of 7/3 c: it takes at most 30 % of the loop (performance T3)."""
+WINDOW_PER_COST: Final = 1.0
+"""A fan-out is followed by a window as long as its writers' first turn: half of the loop is everybody else's."""
+WINDOW_PER_COST_IN_STORM: Final = 7 / 3
+"""While proxies join, fan-outs take at most 30 % of the loop (performance T3)."""
 COST_PER_STREAM_S: Final = 0.000_18
 """What one response with its ACK costs (measured, TLS): most of it comes after the streams were woken."""
+COST_PER_JOIN_S: Final = 0.003
+"""What a proxy that joins costs (measured): no window is longer than what it makes room for."""
 
 Listener = Callable[[Changes], None]
 _log = structlog.get_logger(__name__)
@@ -66,6 +70,7 @@ class FanOut:
         self._withheld: dict[ProxyKey, Changes] = {}
         self._since_s = 0.0
         self._open_from_s = clock.monotonic_s()
+        self._served_since = 0
 
     def add(self, handle: NodeHandle) -> None:
         """A stream has joined."""
@@ -104,6 +109,7 @@ class FanOut:
         began_s = self._clock.monotonic_s()
         first = {proxy: None for proxy in news if proxy in self._unserved} if self._unserved else {}
         self._unserved.difference_update(first)
+        self._served_since += len(first)
         for proxy in first:
             self._tell(proxy, _both(self._withheld.pop(proxy, _NOTHING), news[proxy]), since_s)
         others = {proxy: changes for proxy, changes in news.items() if proxy not in first} if first else news
@@ -120,9 +126,15 @@ class FanOut:
         await asyncio.sleep(0)
         if told:
             now_s = self._clock.monotonic_s()
-            measured_s = (now_s - began_s) * len(told) / (len(told) + len(first))
-            cost_s = max(measured_s, len(told) * COST_PER_STREAM_S)
-            self._open_from_s = now_s + min(max(WINDOW_MIN_S, cost_s * WINDOW_PER_COST), WINDOW_MAX_S)
+            self._open_from_s = now_s + self._window_s(now_s - began_s, len(told), len(first))
+
+    def _window_s(self, turn_s: float, told: int, first: int) -> float:
+        """How long to withhold, after `told` proxies and, for the first time, `first` others were woken."""
+        turn_s *= told / (told + first)
+        storm_s = min(told * COST_PER_STREAM_S, self._served_since * COST_PER_JOIN_S)
+        self._served_since = 0
+        window_s = max(turn_s * WINDOW_PER_COST, storm_s * WINDOW_PER_COST_IN_STORM)
+        return min(max(WINDOW_MIN_S, window_s), WINDOW_MAX_S)
 
     def _folded(self, news: Mapping[ProxyKey, Changes]) -> dict[ProxyKey, Changes]:
         """What is withheld, with `news`; what is equal for many nodes stays one object."""

@@ -5,7 +5,7 @@ import pytest
 from snapshot.cache.snapshot import Changes
 from snapshot.model.meta import ProxyKey
 from tests.support.clock import FakeClock
-from xds_server.fan_out import COST_PER_STREAM_S, WINDOW_PER_COST, FanOut, NodeHandle
+from xds_server.fan_out import FanOut, NodeHandle
 
 A, B = ProxyKey("default", "a"), ProxyKey("default", "b")
 
@@ -76,7 +76,6 @@ async def test_equal_news_withheld_for_many_proxies_stay_one_object(fan_out, joi
         await fan_out.offer(dict.fromkeys(proxies, news(name)), 0)
     for name in ("x", "y"):
         await fan_out.offer(dict.fromkeys(proxies, news(name)), 0)
-    assert fan_out.due_in_s == pytest.approx(100 * COST_PER_STREAM_S * WINDOW_PER_COST)
     clock.jump(1)
     await fan_out.offer({}, 0)
     assert len({id(changes) for changes in heard[200:]}) == 1
@@ -93,3 +92,34 @@ async def test_what_a_proxy_that_left_was_not_told_is_forgotten(fan_out, join):
         False,
     ]
     assert fan_out.waiting == 0
+
+
+@pytest.mark.rule("XP-124")
+@pytest.mark.parametrize(
+    ("turn_s", "joined", "window_s"),
+    [
+        (0.0, 0, 0.010),
+        (0.06, 0, 0.06),
+        (5.0, 0, 1.0),
+        (0.0, 1, 0.010),
+        (0.0, 4, 0.012 * 7 / 3),
+        (0.0, 500, 0.018 * 7 / 3),
+        (0.06, 500, 0.06),
+    ],
+)
+async def test_the_window_grows_with_what_waking_takes_and_with_the_proxies_that_join_meanwhile(
+    fan_out, join, clock, turn_s, joined, window_s
+):
+    told = [ProxyKey("default", f"p{n}") for n in range(100)]
+    for proxy in told:
+        join(proxy, lambda _changes: clock.jump(turn_s / 100))
+    await fan_out.offer(dict.fromkeys(told, news("first")), 0)
+    await fan_out.offer({told[0]: news("joins so far")}, 0)
+    clock.jump(2)
+    new = [ProxyKey("default", f"new{n}") for n in range(joined)]
+    for proxy in new:
+        join(proxy, lambda _changes: None)
+    await fan_out.offer(dict.fromkeys(new, news("first")), 0)
+    await fan_out.offer(dict.fromkeys(told, news("told")), 0)
+    await fan_out.offer({told[0]: news("withheld")}, 0)
+    assert fan_out.due_in_s == pytest.approx(max(window_s, 0.010))

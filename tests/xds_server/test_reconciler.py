@@ -185,7 +185,7 @@ async def test_while_connected_streams_wait_for_their_window_a_proxy_that_joins_
     reconciler.join(A, NodeInfo(), slowly)
     engine.news = {A: NEWS}
     await settle()
-    for n in (1, 2):  # the first is told at once and opens a window of 0.7 s; the second waits for it
+    for n in (1, 2):  # the first is told at once and opens a window of 0.3 s; the second waits for it
         seq = (await store.apply(Put(dataplane("a"), named(f"10.0.0.{n}")))).seq
         await clock.advance(0.02)
     assert woken == [A, A]

@@ -52,6 +52,8 @@ _NEWEST = (
     .order_by(func.max(changes.c.seq))
     .limit(bindparam("most"))
 )
+_HEAD = select(func.max(changes.c.seq))
+_OLDEST = select(func.min(changes.c.seq))
 _SPAN = select(func.min(changes.c.seq), func.max(changes.c.seq))
 
 _encode = msgspec.json.Encoder().encode
@@ -116,12 +118,12 @@ def page(
 
 def head(connection: Connection) -> int:
     """The newest number of the log; trimming always leaves that entry."""
-    return connection.execute(select(func.max(changes.c.seq))).scalar_one() or 0
+    return connection.execute(_HEAD).scalar_one() or 0
 
 
 def oldest(connection: Connection) -> int:
     """The oldest number that the log still holds, 0 where it is empty."""
-    return connection.execute(select(func.min(changes.c.seq))).scalar_one() or 0
+    return connection.execute(_OLDEST).scalar_one() or 0
 
 
 def folded_changes(connection: Connection, after: int, limit: int) -> list[Change]:
