@@ -34,6 +34,8 @@ from xds_server.store import Conflict, NotFound, Put, ResourceStore, Spec, Store
 FLUSH_S: Final = 1.0
 BATCH: Final = 500
 """Most insights in one write: bounds how long registrations wait behind it. The others follow a second later."""
+PER_TURN: Final = 50
+"""Most insights that are put together before others have their turn in the loop (XP-128)."""
 INSIGHT_TYPE: Final = "DataplaneInsight"
 COUNTERS: Final = {
     type_url.CLUSTER: "cds",
@@ -218,11 +220,13 @@ class Insights:
             [ResourceKey(kind, *proxy) for proxy in batch for kind in ("Dataplane", INSIGHT_TYPE)]
         )
         puts: dict[ResourceKey, Put] = {}
-        for proxy in batch:
+        for count, proxy in enumerate(batch, 1):
             owner, key = ResourceKey("Dataplane", *proxy), ResourceKey(INSIGHT_TYPE, *proxy)
             if owner in found:  # no insight outlives its Dataplane
                 stored = found.get(key)
                 puts[owner] = Put(key, self._spec(proxy, stored.spec if stored else {}), owner=owner, logged=False)
+            if count % PER_TURN == 0:
+                await asyncio.sleep(0)  # what is counted meanwhile is marked, and written next time
         while puts:
             try:
                 await self._store.apply(*puts.values())
