@@ -186,7 +186,12 @@ MUTATIONS = [
         "        self.on_refused(sent)\n        Watch.find = lambda self, state, name: None\n",
     ),
     ("XP-60", "sotw.py", "if held is None or held.version != resource.version:", "if True:"),
-    ("XP-60", "sotw.py", "            self._count(state)\n        return found", "            pass\n        return found"),
+    (
+        "XP-60",
+        "sotw.py",
+        "            self._count(state)\n        return found",
+        "            pass\n        return found",
+    ),
     (
         "XP-61",
         "stream.py",
