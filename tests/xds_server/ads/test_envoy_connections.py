@@ -1,4 +1,4 @@
-"""A real Envoy that pings every second keeps its connection (XP-137)."""
+"""A real Envoy: it pings every second and keeps its connection (XP-137), or is sent away when that is old (XP-140)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from snapshot.cache.resource import XdsResource
 from snapshot.cache.type_url import CLUSTER
 from snapshot.model.meta import ProxyKey
 from tests.support.real_envoy import envoy_binary
+from xds_server.ads.ports import Ending
 from xds_server.ads.settings import AdsSettings
 
 WEB = ProxyKey("default", "web")
@@ -21,6 +22,7 @@ HTTP2 = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 TLS = "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext"
 ADS = {"ads": {}, "resource_api_version": "V3"}
 PINGING_S = 60.0
+BACK_S = 2.0
 
 
 def bootstrap(port: int, ca_pem: bytes, *, delta: bool) -> dict:
@@ -103,3 +105,18 @@ async def test_a_pinging_envoy_stays_connected(special, tmp_path, delta):
         harness.nodes.publish(WEB, XdsResource.of(CLUSTER, "b", Cluster(name="b", type=Cluster.STATIC)))
         await harness.until(lambda: harness.observer.records[0].events[-1][0] == "acked", 5)
         assert await stat("cluster_manager.active_clusters") == 3
+
+
+@pytest.mark.slow
+@pytest.mark.rule("XP-140")
+@pytest.mark.parametrize("delta", [False, True], ids=["sotw", "delta"])
+async def test_an_envoy_whose_connection_grows_old_is_back_at_once_and_loses_nothing(special, tmp_path, delta):
+    harness = await special(settings=AdsSettings(max_connection_age_s=2.0, drain_s=0.1))
+    harness.nodes.publish(WEB, XdsResource.of(CLUSTER, "a", Cluster(name="a", type=Cluster.STATIC)))
+    async with envoy(tmp_path, bootstrap(harness.port, harness.pair.cert_pem, delta=delta)) as stat:
+        await harness.until(lambda: len(harness.registrar.released) >= 2, 20)
+        await harness.until(lambda: harness.server.sessions(WEB), BACK_S)
+        assert await stat("cluster.ads.upstream_cx_total") >= 3
+        assert await stat("cluster_manager.active_clusters") == 2
+        assert (await stat("cluster_manager.cluster_added"), await stat("cluster_manager.cluster_modified")) == (2, 0)
+        assert {how for _, how in harness.registrar.released} == {Ending.SHUTDOWN}
