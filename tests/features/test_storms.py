@@ -32,6 +32,7 @@ networking:
 """
 STORM_S = 30.0
 UP_TO_DATE_P99_S = 5.0
+SPARE_BYTES = 50 << 20
 
 
 def memory_bytes() -> int:
@@ -56,7 +57,7 @@ async def test_a_storm_of_connects_is_served_and_delays_nobody_who_is_up(mesh, d
     await mesh.apply(PROXY.format(name="early", block=200, last=1))
     early = mesh.proxy("early", delta=delta)
     await early.configure()
-    peak, waits_s = 0, []
+    before, peak, waits_s = memory_bytes(), 0, []
     async with storm_of(count, mesh.port, mesh.ca_pem, delta=delta) as storm:
         full = asyncio.ensure_future(said(storm, "full"))
         number = 1
@@ -75,7 +76,7 @@ async def test_a_storm_of_connects_is_served_and_delays_nobody_who_is_up(mesh, d
         steady = memory_bytes()
     waits_s.sort()
     assert waits_s[int(len(waits_s) * 0.99)] < UP_TO_DATE_P99_S
-    assert peak <= 2 * steady
+    assert peak <= max(before + SPARE_BYTES, 2 * steady)  # what other tests left is no concern of this one
 
 
 @pytest.mark.rule("XP-144", "XP-143", "XP-104")
