@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import resource
 import signal
 
@@ -24,8 +23,6 @@ _log = structlog.get_logger(__name__)
 def main(config: Config) -> int:
     """Run until SIGTERM or SIGINT; the exit status."""
     gc.set_threshold(*GC_THRESHOLDS)
-    # the core would write a line for every failed TLS handshake, so anybody could fill the log
-    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     _raise_descriptor_limit()
     return uvloop.run(_run(config))
 
