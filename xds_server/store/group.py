@@ -99,12 +99,12 @@ class GroupRows:
         self._log.append(rows.logged(key, kind, version, time) | {"seq": self.head})
 
     def owned_by(self, owner: ResourceKey) -> Sequence[Stored]:
-        """Only deletions ask."""
-        raise NotImplementedError(f"a deletion of {owner} among batches that only put")
+        """Only deletions ask, and `GroupWriter` takes those to the tables themselves."""
+        raise AssertionError(f"a deletion of {owner} among batches that only put")
 
     def remove(self, key: ResourceKey) -> None:
-        """Only deletions remove."""
-        raise NotImplementedError(f"a deletion of {key} among batches that only put")
+        """As `owned_by`."""
+        raise AssertionError(f"a deletion of {key} among batches that only put")
 
 
 def _asked(operations: Iterable[Operation]) -> Iterator[ResourceKey]:
