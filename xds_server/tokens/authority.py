@@ -10,7 +10,7 @@ import jwt
 from snapshot.model.meta import ProxyKey, ResourceKey
 from xds_server.clock import Clock
 from xds_server.store.contract import Put
-from xds_server.tokens.keys import CREDENTIAL_END, DATAPLANE, USER, KeyRing, SigningKeyNotFound
+from xds_server.tokens.keys import CREDENTIAL_END, DATAPLANE, USER, KeyRing
 from xds_server.tokens.signing import header, sign, verify
 from xds_server.tokens.subject import Subject, TokenError, User
 
@@ -50,12 +50,12 @@ class Authority:
 
     async def verify_user(self, token: str) -> User:
         """Who calls. Raises TokenError."""
-        claims, _ = await verify(self.ring, USER, "", token, self._clock.now())
+        claims = await verify(self.ring, USER, "", token, self._clock.now())
         return User(_text(claims, "Name"), _texts(claims.get("Groups"), "Groups"))
 
     async def verify_dataplane(self, token: str, mesh: str) -> Subject:
         """The subject of a raw token, by the keys of `mesh` (that of the proxy). Raises TokenError."""
-        claims, serial = await verify(self.ring, DATAPLANE, mesh, token, self._clock.now())
+        claims = await verify(self.ring, DATAPLANE, mesh, token, self._clock.now())
         tags = claims.get("Tags") or {}
         if not isinstance(tags, dict):
             raise TokenError("could not parse token: Tags is not an object")
@@ -65,7 +65,6 @@ class Authority:
             type=_text(claims, "Type"),
             tags=tuple(sorted((key, _texts(values, "Tags")) for key, values in tags.items())),
             token_id=str(claims.get("jti", "")),
-            serial=serial,
         )
 
     def stream_credential(self, subject: Subject, proxy: ProxyKey, proxy_type: str) -> str:
@@ -76,7 +75,6 @@ class Authority:
             "Type": proxy_type,
             "Tags": {key: list(values) for key, values in subject.tags},
             "Token": subject.token_id,
-            "Serial": subject.serial,
             "IssuedMs": self._now_ms(),
         }
         return jwt.encode(claims, self.ring.stream_key, "HS256", {"typ": STREAM_TYPE})
@@ -84,7 +82,9 @@ class Authority:
     async def verify_stream(self, authorization: str, mesh: str) -> Subject:
         """The subject behind a stream's `authorization` (bare): a stream credential or a raw token.
 
-        `mesh` is that of the node. Raises TokenError; text as R §5.4, to be prefixed `authentication failed: `.
+        `mesh` is that of the node. A credential outlives the key that signed its token, so that keys can be rotated
+        while proxies run; the revocation list withdraws it. Raises TokenError; text as R §5.4, to be prefixed
+        `authentication failed: `.
         """
         if header(authorization).get("typ") != STREAM_TYPE:
             return await self.verify_dataplane(authorization, mesh)
@@ -98,13 +98,10 @@ class Authority:
             type=claims["Type"],
             tags=tuple(sorted((key, tuple(values)) for key, values in claims["Tags"].items())),
             token_id=claims["Token"],
-            serial=claims["Serial"],
             issued_ms=claims["IssuedMs"],
         )
         if (ended := self.ended(subject)) is not None:
             raise TokenError(ended)
-        if subject.token_id:
-            self._check_key(subject)
         return subject
 
     def ended(self, subject: Subject) -> str | None:
@@ -123,13 +120,6 @@ class Authority:
         """The operation by which an operator's deletion of a proxy also ends its stream credentials."""
         key = ResourceKey(CREDENTIAL_END, proxy.mesh, proxy.name)
         return Put(key, {"issuedUntilMs": self._now_ms()}, owner=ResourceKey("Mesh", "", proxy.mesh))
-
-    def _check_key(self, subject: Subject) -> None:
-        """A credential does not outlive the key that signed its token: deleting a key withdraws all of its tokens."""
-        try:
-            self.ring.key(DATAPLANE, subject.mesh, subject.serial)
-        except SigningKeyNotFound as error:
-            raise TokenError(str(error)) from error
 
     def _now_ms(self) -> int:
         return int(self._clock.now().timestamp() * 1000)

@@ -39,8 +39,8 @@ async def sign(key: SigningKey, claims: Mapping[str, Any], valid_for_s: float, n
     return await asyncio.to_thread(jwt.encode, whole, key.private, "RS256", {"kid": str(key.serial)})
 
 
-async def verify(ring: KeyRing, kind: TokenKind, mesh: str, token: str, now: datetime) -> tuple[dict[str, Any], int]:
-    """The claims of a good token and the serial of its key. A key that is not known yet is looked for in the store.
+async def verify(ring: KeyRing, kind: TokenKind, mesh: str, token: str, now: datetime) -> dict[str, Any]:
+    """The claims of a good token. A key that is not known yet is looked for in the store.
 
     Raises TokenError with Kuma's text.
     """
@@ -54,7 +54,7 @@ async def verify(ring: KeyRing, kind: TokenKind, mesh: str, token: str, now: dat
     _check_times(claims, now)
     if ring.is_revoked(kind, mesh, str(claims.get("jti", ""))):
         raise TokenError("token is revoked")
-    return claims, serial
+    return claims
 
 
 def _find(ring: KeyRing, kind: TokenKind, mesh: str, serial: int) -> SigningKey:

@@ -36,7 +36,6 @@ class Subject:
     type: str = ""
     tags: tuple[tuple[str, tuple[str, ...]], ...] = ()
     token_id: str = ""
-    serial: int = 0
     issued_ms: int | None = None
 
     def check(self, mesh: str, name: str, tag_sets: Iterable[Mapping[str, str]], proxy_type: str = "dataplane") -> None:

@@ -242,6 +242,18 @@ async def test_a_stream_credential_outlives_its_token_and_is_bound_to_one_proxy(
     assert (stream.mesh, stream.name, stream.type, stream.tags) == ("default", "n", "dataplane", (("a", ("1",)),))
 
 
+async def test_keys_are_rotated_under_running_proxies(authority, store):
+    token = await authority.issue_dataplane("default")
+    credential = authority.stream_credential(
+        await authority.verify_dataplane(token, "default"), ProxyKey("default", "n"), "dataplane"
+    )
+    await store.apply(Put(DATAPLANE.key("default", 2), secret_spec(new_key_pem())), Delete(DATAPLANE.key("default", 1)))
+    await authority.ring.catch_up()
+    with pytest.raises(TokenError, match="no signing key with serial number 1"):
+        await authority.verify_stream(token, "default")
+    assert (await authority.verify_stream(credential, "default")).name == "n", "a restart asks again, and lets it in"
+
+
 async def test_a_stream_credential_ends_when_an_operator_deletes_the_proxy(authority, store, clock):
     subject = await authority.verify_dataplane(await authority.issue_dataplane("default"), "default")
     proxy = ProxyKey("default", "n")
