@@ -19,7 +19,7 @@ ENV PATH=/opt/koguma/bin:$PATH \
     PYTHONUNBUFFERED=1
 VOLUME /var/lib/koguma
 USER 5678
-# ADS; bootstrap; diagnostics; REST
-EXPOSE 5677 5678 5680 5681
+# ADS; bootstrap; diagnostics; REST; REST over TLS
+EXPOSE 5677 5678 5680 5681 5682
 HEALTHCHECK --interval=10s --timeout=6s --start-period=20s CMD ["kuma-cp", "health"]
 ENTRYPOINT ["kuma-cp", "run"]

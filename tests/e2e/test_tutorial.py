@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -81,16 +83,37 @@ def test_redis_and_backend_on_one_machine(mesh: TestMesh, tmp_path: Path) -> Non
                 process.stop()
 
 
-def test_the_demo_checks_itself() -> None:
+DEMO = [sys.executable, "-m", "xds_server.cli.kuma_cp", "demo"]
+
+
+def test_the_demo_checks_itself_whatever_the_users_environment_says() -> None:
+    nowhere = f"http://{LOOPBACK}:9"
+    foreign = {"HTTP_PROXY": nowhere, "http_proxy": nowhere, "ALL_PROXY": nowhere, "KUMA_STORE_TYPE": "postgres"}
     done = subprocess.run(
-        [sys.executable, "-m", "xds_server.cli.kuma_cp", "demo", "--check"],
+        [*DEMO, "--check"],
         check=False,
         capture_output=True,
         text=True,
         timeout=120,
+        env={**os.environ, **foreign, "KUMA_DATAPLANE_MESH": "other", "PYTHONIOENCODING": "ascii"},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.splitlines()[-1].startswith("demo: ok (")
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGHUP], ids=["Ctrl-C", "closed terminal"])
+def test_the_demo_leaves_nothing_behind(tmp_path: Path, how: signal.Signals) -> None:
+    log = tmp_path / "demo.log"
+    process = Process("demo", DEMO, log, {"TMPDIR": str(tmp_path), "PYTHONUNBUFFERED": "1"})
+    process.wait_until(lambda: "Traffic goes on" in log.read_text(), "the demo running", 60)
+    ports = [int(port) for port in re.findall(r"Envoy admin of .*:(\d+)/", log.read_text())]
+    assert len(ports) == 3
+    os.kill(process.pid, how)
+    process.wait_for_end()
+    for port in ports:
+        with socket.socket() as probe:
+            assert probe.connect_ex((LOOPBACK, port)) != 0, "an Envoy is still there"
+    assert [path.name for path in tmp_path.iterdir()] == ["demo.log"]
 
 
 @pytest.mark.parametrize("missing", ["token", "mesh"])

@@ -44,15 +44,15 @@ class IssueLog:
         self._timer = None
         now = frozenset(self._issues())
         self._told(len(now))
-        self._tell("an object has no effect, or only in part", now - self._known)
-        self._tell("an object has its effect again, or is gone", self._known - now)
+        self._tell(_log.warning, "an object has no effect, or only in part", now - self._known)
+        self._tell(_log.info, "an object has its effect again, or is gone", self._known - now)
         self._known = now
 
     @staticmethod
-    def _tell(event: str, issues: frozenset[Issue]) -> None:
+    def _tell(say: Callable[..., None], event: str, issues: frozenset[Issue]) -> None:
         ordered = sorted(issues, key=lambda issue: (issue.object, issue.reason, issue.proxy or ("", "")))
         for issue in ordered[:SHOWN]:
             proxy = f"{issue.proxy.mesh}.{issue.proxy.name}" if issue.proxy else None
-            _log.warning(event, **issue.object._asdict(), reason=issue.reason, proxy=proxy)
+            say(event, **issue.object._asdict(), reason=issue.reason, proxy=proxy)
         if len(ordered) > SHOWN:
-            _log.warning(event, others=len(ordered) - SHOWN)
+            say(event, others=len(ordered) - SHOWN)

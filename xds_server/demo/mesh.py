@@ -91,4 +91,4 @@ class TestMesh(Mesh):
 
     def get(self, port: int, path: str = "/", **headers: str) -> httpx.Response:
         """An HTTP GET to `port` on loopback."""
-        return httpx.get(f"http://{LOOPBACK}:{port}{path}", headers=headers, timeout=10)
+        return httpx.get(f"http://{LOOPBACK}:{port}{path}", headers=headers, timeout=10, trust_env=False)

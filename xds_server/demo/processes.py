@@ -38,6 +38,11 @@ def free_port() -> int:
         return port
 
 
+def _environment() -> dict[str, str]:
+    """Ours without settings for Kuma: those of the user's own mesh are not meant for this one."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("KUMA")}
+
+
 class Process:
     """A child whose output goes to `log`."""
 
@@ -46,7 +51,7 @@ class Process:
         self.log = log
         with log.open("ab") as out:
             self._child = subprocess.Popen(  # noqa: S603 - our own commands, no shell
-                argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env={**os.environ, **(env or {})}
+                argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env={**_environment(), **(env or {})}
             )
         self.pid = self._child.pid
 
@@ -68,6 +73,10 @@ class Process:
     def tail(self, lines: int = 15) -> str:
         """The last lines of its log."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def wait_for_end(self) -> int:
+        """Return its exit status once it has ended by itself. Raises subprocess.TimeoutExpired."""
+        return self._child.wait(STOP_TIMEOUT_S)
 
     def kill(self) -> None:
         """End it at once, as a crash would."""
@@ -108,7 +117,7 @@ class ControlPlane:
             **(settings or {}),
         }
         self.process: Process | None = None
-        self.rest = httpx.Client(base_url=f"http://{LOOPBACK}:{self.ports['rest']}", timeout=30)
+        self.rest = httpx.Client(base_url=f"http://{LOOPBACK}:{self.ports['rest']}", timeout=30, trust_env=False)
 
     @property
     def url(self) -> str:
@@ -117,19 +126,17 @@ class ControlPlane:
 
     def start(self) -> None:
         """Start it and return when it is ready."""
-        ready = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        address = self.directory / f"ready-{time.monotonic_ns()}"
-        with ready, contextlib.closing(ready):
-            ready.bind(str(address))
-            ready.settimeout(0)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready:
+            ready.bind("")  # the kernel chooses an abstract address: no path, so no limit on its length
+            ready.setblocking(False)
+            address = "@" + ready.getsockname()[1:].decode()
             self.process = Process(
                 "kuma-cp",
                 [sys.executable, "-m", "xds_server.cli.kuma_cp", "run"],
                 self.directory / "kuma-cp.log",
-                {**self._env, "NOTIFY_SOCKET": str(address)},
+                {**self._env, "NOTIFY_SOCKET": address},
             )
             self.process.wait_until(lambda: _notified(ready), "becoming ready")
-        address.unlink()
 
     def kill(self) -> None:
         """End it as a crash would."""
@@ -162,7 +169,7 @@ class Proxy:
         self.resource = resource
         self.name: str = resource["name"]
         self.admin_port = admin_port
-        self.admin = httpx.Client(base_url=f"http://{LOOPBACK}:{admin_port}", timeout=5)
+        self.admin = httpx.Client(base_url=f"http://{LOOPBACK}:{admin_port}", timeout=5, trust_env=False)
 
     def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Return when Envoy has its first configuration."""

@@ -68,7 +68,7 @@ class Demo:
 
     def request(self) -> int:
         """One request through all three Envoys; the counter's value. CheckError when it is not what it should be."""
-        response = httpx.get(self.url, timeout=5)
+        response = httpx.get(self.url, timeout=5, trust_env=False)
         if response.status_code != httpx.codes.OK:
             raise CheckError(f"GET {self.url} was answered {response.status_code} {response.text!r}")
         body = response.json()
@@ -79,19 +79,20 @@ class Demo:
     def wait_for_traffic(self) -> None:
         """Return when the whole way is open: endpoints reach the Envoys a moment after they are ready."""
         self.mesh.wait_for(
-            lambda: httpx.get(self.url, timeout=5).status_code == httpx.codes.OK, "traffic through the mesh"
+            lambda: httpx.get(self.url, timeout=5, trust_env=False).status_code == httpx.codes.OK,
+            "traffic through the mesh",
         )
 
     def hops(self) -> Iterator[str]:
         """One line for each Envoy: how many connections it has had on the way."""
         ways = {
-            "redis-1": "inbound → redis",
-            "backend-1": "inbound → backend, outbound → redis",
-            "client-1": "outbound → backend",
+            "redis-1": "inbound -> redis",
+            "backend-1": "inbound -> backend, outbound -> redis",
+            "client-1": "outbound -> backend",
         }
         for proxy in self.proxies:
             total = sum(proxy.stats(r"^cluster\.(backend|redis|localhost_\d+)\.upstream_cx_total$").values())
-            yield f"{proxy.name:<10} {ways[proxy.name]:<36} {total} upstream connections"
+            yield f"{proxy.name:<10} {ways[proxy.name]:<38} {total} upstream connections"
 
 
 def inbound(service_port: int, tags: Mapping[str, str]) -> dict[str, Any]:
@@ -136,7 +137,7 @@ def _explore(demo: Demo, console: Console, stop: threading.Event) -> None:
     console.print("\nTraffic goes on until Ctrl-C.")
     while not stop.wait(BEAT_S):
         try:
-            console.print(f"  client → backend → redis: visit {demo.request()}", highlight=False)
+            console.print(f"  client -> backend -> redis: visit {demo.request()}", highlight=False)
         except (CheckError, httpx.HTTPError) as error:
             console.print(f"  [red]failed[/]: {error}")
 
@@ -145,7 +146,7 @@ def main(*, check: bool) -> int:
     """Run the demo; with `check` only once, verifying what comes through. The exit status."""
     console = Console(highlight=False, soft_wrap=True)
     stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stop.set())
     with ExitStack() as stack:
         directory = stack.enter_context(_work_directory())
