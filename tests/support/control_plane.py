@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import dataclasses
+import shutil
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -63,6 +65,7 @@ class Parts:
 def tls_pair() -> TlsPair:
     """One pair for all tests of a process."""
     directory = Path(mkdtemp(prefix="koguma-tests-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
     return control_plane_pair(directory, "", "", datetime.now(UTC))  # noqa: TID251  # TLS checks real dates
 
 
