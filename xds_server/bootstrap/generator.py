@@ -138,7 +138,7 @@ class BootstrapGenerator:
         if kind != "dataplane":
             raise Outcome(422, f"proxyType: {kind[:100]} is not a proxy type. Supported: dataplane")
         if not request.dataplane_resource:
-            return await self._stored(ProxyKey(request.mesh or "", request.name or ""))
+            return await self._stored(request)
         key, spec = _parsed(request.dataplane_resource)
         violations = descriptor("Dataplane").validate(spec, key.mesh, key.name)
         for field, said, meant in (("mesh", request.mesh, key.mesh), ("name", request.name, key.name)):
@@ -156,11 +156,21 @@ class BootstrapGenerator:
         """Why the mesh cannot take the proxy in. ADS asks again: the mesh may change until then."""
         stored = await self._store.get(ResourceKey("Mesh", "", mesh))
         if stored is None:
-            return f'mesh "{mesh}" does not exist'
+            return _no_mesh(mesh)
         admitted = with_zone(spec, self._config.multizone.zone.name)
         return membership_refusal(mesh, decode_spec("Mesh", stored.spec).spec, admitted)
 
-    async def _stored(self, key: ProxyKey) -> _Proxy:
+    async def _stored(self, request: BootstrapRequest) -> _Proxy:
+        """The Dataplane that the store knows. 404 means "not yet", so it is only for who would get it then."""
+        key = ProxyKey(request.mesh or "", request.name or "")
+        if await self._store.get(ResourceKey("Mesh", "", key.mesh)) is None:
+            raise Outcome(422, f"mesh: {_no_mesh(key.mesh)}")
+        if self._config.dp_auth:
+            subject = await self._subject(request, key.mesh)
+            try:
+                subject.check_node(*key)
+            except TokenError as error:
+                raise Outcome(422, f"authentication failed: {error}") from error
         stored = await self._store.get(ResourceKey("Dataplane", *key))
         if stored is None:
             raise Outcome(404)
@@ -185,6 +195,10 @@ class BootstrapGenerator:
             raise Outcome(422, f"authentication failed: {error}") from error
 
 
+def _no_mesh(mesh: str) -> str:
+    return f'mesh "{mesh[:253]}" does not exist'
+
+
 def _parsed(text: str) -> _Proxy:
     try:
         document = json.loads(text)
@@ -196,7 +210,7 @@ def _parsed(text: str) -> _Proxy:
             )
         spec = decode_spec("Dataplane", document).spec
     except DecodeError as error:
-        raise Outcome(422, f"{error.field}: {error.message}") from error
+        raise Outcome(422, str(error)) from error
     except (ValueError, RecursionError) as error:
         raise Outcome(422, f"dataplaneResource: is not JSON: {error}") from error
     mesh, name = document.get("mesh", ""), document.get("name", "")

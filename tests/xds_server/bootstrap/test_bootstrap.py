@@ -299,6 +299,48 @@ async def test_a_stored_dataplane_needs_no_resource(dp):
     assert "dataplane.resource" not in made["node"]["metadata"]
 
 
+@pytest.mark.parametrize("stored", [True, False], ids=["stored", "not stored"])
+@pytest.mark.parametrize(
+    ("changes", "claims", "text"),
+    [
+        ({"mesh": "nomesh"}, {}, 'mesh: mesh "nomesh" does not exist'),
+        ({"dataplaneToken": "a.b.c"}, {}, "authentication failed: could not parse token"),
+        ({}, {"valid_for_s": -60}, "authentication failed: could not parse token: token is expired by"),
+        ({}, {"name": "other"}, "authentication failed: proxy name from requestor: redis-1 is different than in"),
+        ({}, {"proxy_type": "ingress"}, "authentication failed: proxy type from requestor: dataplane is different"),
+    ],
+    ids=["mesh", "no token", "expired", "name", "type"],
+)
+async def test_what_no_waiting_will_cure_is_refused_whether_the_dataplane_is_stored_or_not(
+    dp, stored, changes, claims, text
+):
+    """The empty 404 says "not yet" and is asked again for minutes; nor may strangers learn from it what is stored."""
+    if stored:
+        spec = json.loads(resource())
+        await dp.parts.store.apply(
+            Put(ResourceKey("Dataplane", "default", "redis-1"), {"networking": spec["networking"]})
+        )
+    body = request(await dp.token(**claims), dataplaneResource=None) | changes
+    response = await dp.post(body)
+    assert (response.status_code, response.text[: len(text)]) == (422, text)
+
+
+async def test_a_token_of_a_bad_signature_learns_not_whether_the_dataplane_is_stored(dp):
+    token = await dp.token()
+    forged = token[:-8] + ("A" * 8 if not token.endswith("A" * 8) else "B" * 8)
+    await dp.parts.store.apply(Put(ResourceKey("Dataplane", "default", "redis-1"), {"networking": {}}))
+    answers = [await dp.post(request(forged, dataplaneResource=None, name=name)) for name in ("redis-1", "absent")]
+    assert {(one.status_code, one.text) for one in answers} == {
+        (422, "authentication failed: could not parse token: crypto/rsa: verification error")
+    }
+
+
+async def test_an_unknown_mesh_is_refused_without_authentication_too(tmp_path):
+    async with running(tmp_path, KUMA_DP_SERVER_AUTH_TYPE="none") as dp:
+        response = await dp.post(request("", mesh="nomesh", dataplaneResource=None))
+    assert (response.status_code, response.text) == (422, 'mesh: mesh "nomesh" does not exist')
+
+
 async def test_no_authentication_needs_no_token(tmp_path):
     async with running(tmp_path, KUMA_DP_SERVER_AUTH_TYPE="none") as dp:
         made = yaml.safe_load((await dp.post(request(""))).text)
