@@ -12,7 +12,8 @@ import httpx
 from starlette.responses import Response
 
 from snapshot.model.codec import decode_spec
-from snapshot.model.meta import ResourceKey
+from snapshot.model.dataplane import Networking
+from snapshot.model.meta import ProxyKey, ResourceKey
 from xds_server.api.access import ACTION, require
 from xds_server.api.errors import ApiError
 from xds_server.api.parts import ApiParts
@@ -40,22 +41,29 @@ class ConfigDump:
         stored = await self._parts.store.get(ResourceKey("Dataplane", call.path("mesh"), call.path("name")))
         if stored is None:
             raise ApiError(404, "Not found", title="Could not get dataplane resource")
-        networking = decode_spec("Dataplane", stored.spec).spec.networking
-        host = networking.advertised_address or networking.address
-        port = (
-            networking.admin.port if networking.admin else 0
-        ) or self._parts.config.bootstrap_server.params.admin_port
-        scheme = "http" if host == _LOCAL else "https"
-        url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/config_dump"
+        mesh, name = call.path("mesh"), call.path("name")
+        url = self._url(decode_spec("Dataplane", stored.spec).spec.networking, ProxyKey(mesh, name))
         try:
             async with asyncio.timeout(_TOTAL_S), self._one_at_a_time:
-                dump = await self._fetch(url)
+                dump = await self._fetch(url, f"{mesh}.{name}")
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, RecursionError) as error:
             why = f"{url}: {str(error) or type(error).__name__}"
             raise ApiError(500, "Internal Server Error", [("envoy", why)]) from error
         return json_response(dump)
 
-    async def _fetch(self, url: str) -> Any:
+    def _url(self, networking: Networking, proxy: ProxyKey) -> str:
+        """Where its admin listens: the port that the connected Envoy has, else the one it is going to have."""
+        port = self._parts.admin_port(proxy)
+        if port is None:
+            port = networking.admin.port if networking.admin else 0
+            port = port or self._parts.config.bootstrap_server.params.admin_port
+        if not port:
+            raise ApiError(500, "Internal Server Error", [("envoy", "this proxy runs without an admin interface")])
+        host = networking.advertised_address or networking.address
+        scheme = "http" if host == _LOCAL else "https"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}/config_dump"
+
+    async def _fetch(self, url: str, node_id: str) -> Any:
         timeout = httpx.Timeout(_TOTAL_S, connect=_CONNECT_S)
         client = httpx.AsyncClient(verify=self._tls, timeout=timeout, trust_env=False)
         async with client, client.stream("GET", url) as response:
@@ -66,7 +74,7 @@ class ConfigDump:
                 if size > _MAX_DUMP:
                     raise ValueError(f"answered with more than {_MAX_DUMP >> 20} MiB")
                 parts.append(part)
-        return await asyncio.to_thread(_parsed, b"".join(parts))
+        return await asyncio.to_thread(_parsed, b"".join(parts), node_id)
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
@@ -78,8 +86,18 @@ class ConfigDump:
         return context
 
 
-def _parsed(body: bytes) -> Any:
-    return redacted(json.loads(body))
+def _parsed(body: bytes, node_id: str) -> Any:
+    """The redacted dump. Raises ValueError where another Envoy answered: ports are reused, addresses shared."""
+    dump = json.loads(body)
+    for section in _objects(dump.get("configs") if isinstance(dump, dict) else None):
+        for node in _objects([bootstrap.get("node") for bootstrap in _objects([section.get("bootstrap")])]):
+            if node.get("id", node_id) != node_id:
+                raise ValueError(f"the Envoy of {node['id']} answers there, not that of {node_id}")
+    return redacted(dump)
+
+
+def _objects(values: object) -> list[dict[str, Any]]:
+    return [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []
 
 
 def redacted(dump: Any) -> Any:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from snapshot.engine.world import Issue
+from snapshot.model.meta import ProxyKey
 from xds_server.clock import Clock
 from xds_server.config import Config, ConfigError
 from xds_server.store.contract import ResourceStore
@@ -25,11 +26,16 @@ class Identity:
     build: str
 
 
+def _nobody_is_connected(_proxy: ProxyKey) -> int | None:
+    return None
+
+
 @dataclass(frozen=True, slots=True)
 class ApiParts:
     """Given by the composition root. `client_cert`, `client_key` are shown to Envoy's admin listeners.
 
-    `issues` answers what is stored and has no effect.
+    `issues` answers what is stored and has no effect, `admin_port` where the admin of a connected Envoy listens (0: it
+    has none; None: it is not connected).
     """
 
     config: Config
@@ -41,6 +47,7 @@ class ApiParts:
     client_cert: Path
     client_key: Path
     issues: Callable[[], Sequence[Issue]] = tuple
+    admin_port: Callable[[ProxyKey], int | None] = _nobody_is_connected
     origins: tuple[tuple[str, re.Pattern[str]], ...] = field(init=False)
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import ssl
 
@@ -9,7 +10,7 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 
-from snapshot.model.meta import ResourceKey
+from snapshot.model.meta import ProxyKey, ResourceKey
 from xds_server.api import config_dump
 from xds_server.api.app import api_app
 from xds_server.api.config_dump import redacted
@@ -99,6 +100,35 @@ async def test_a_config_dump_comes_from_envoys_admin_without_credentials(operato
     assert (gone.status_code, gone.json()["title"]) == (500, "Could not get config_dump")
     missing = await operator.get("/meshes/default/dataplanes/b/xds")
     assert (missing.status_code, missing.json()["title"]) == (404, "Could not get dataplane resource")
+
+
+@pytest.mark.parametrize(
+    ("connected_port", "node", "status", "cause"),
+    [
+        ("own", "default.a", 200, ""),
+        ("own", "default.other", 500, "the Envoy of default.other answers there, not that of default.a"),
+        (0, "", 500, "this proxy runs without an admin interface"),
+    ],
+    ids=["the port that the proxy has", "another Envoy at that port", "no admin interface"],
+)
+async def test_a_config_dump_is_asked_of_the_envoy_that_is_connected(parts, connected_port, node, status, cause):
+    async def admin(scope, receive, send):
+        dump = {"configs": [{"bootstrap": {"node": {"id": node}}}, {"bootstrap": None}, 3]}
+        await PlainTextResponse(json.dumps(dump))(scope, receive, send)
+
+    envoy = Server(admin, "x")
+    port = await envoy.start("127.0.0.1", 0)
+    networking = {"address": "127.0.0.1", "gateway": {"tags": {"kuma.io/service": "a"}}}
+    await parts.store.apply(Put(ResourceKey("Dataplane", "default", "a"), {"networking": networking}))
+    has = {ProxyKey("default", "a"): port if connected_port == "own" else connected_port}
+    app = api_app(dataclasses.replace(parts.api, admin_port=has.get))
+    transport = httpx.ASGITransport(app, client=("127.0.0.1", 40000))
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost:5681") as operator:
+        response = await operator.get("/meshes/default/dataplanes/a/xds")
+    await envoy.stop()
+    assert response.status_code == status
+    if cause:
+        assert response.json()["causes"][0]["message"].endswith(cause)
 
 
 @pytest.mark.parametrize(
