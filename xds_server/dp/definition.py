@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from xds_server.dp.documents import DocumentError, name_violations, parse, render
+from xds_server.dp.documents import DocumentError, name_violations, parse, render, unset_variables
 from xds_server.dp.errors import StartError
 from xds_server.dp.options import Options
 
@@ -22,11 +22,15 @@ BOTH = (
 
 @dataclass(frozen=True)
 class Definition:
-    """Identity of the proxy, and its Dataplane where the user gave one (with its meta fields, otherwise empty)."""
+    """Identity of the proxy, and its Dataplane where the user gave one (with its meta fields, otherwise empty).
+
+    `notices` are to be said once.
+    """
 
     mesh: str
     name: str
     document: Mapping[str, Any]
+    notices: tuple[str, ...] = ()
 
     def resource_json(self) -> str:
         """The Dataplane as the control plane takes it: JSON text with zero times, or "" if it is stored there."""
@@ -64,22 +68,41 @@ def definition(options: Options) -> Definition:
         for field, value in (("Name", options.name), ("Mesh", options.mesh)):
             if not value:
                 raise StartError(f".{field} must be non-empty; give --dataplane-file, or both --name and --mesh")
+        if wrong := list(name_violations({"name": options.name, "mesh": options.mesh}, mesh_scoped=True)):
+            raise StartError("; ".join(f"--{violation}" for violation in wrong))
         return Definition(options.mesh, options.name, {})
     if options.name or options.mesh:
         raise StartError(BOTH)
     try:
-        documents = parse(render(template, options.variables))
+        unset = unset_variables(template, options.variables)
+        text = render(template, options.variables)
     except DocumentError as error:
         raise StartError(f"{source}: {error}") from error
+    missing = f"{source}: {_missing(unset)}" if unset else ""
+    try:
+        document = _dataplane(text)
+    except DocumentError as error:
+        raise StartError(f"{missing} (as it is: {error})" if missing else f"{source}: {error}") from error
+    return Definition(document["mesh"], document["name"], document, (f"WARNING: {missing}",) if missing else ())
+
+
+def _dataplane(text: str) -> Mapping[str, Any]:
+    documents = parse(text)
     if len(documents) != 1:
-        raise StartError(f"{source}: holds {len(documents)} documents; a proxy is exactly one Dataplane")
+        raise DocumentError(f"holds {len(documents)} documents; a proxy is exactly one Dataplane")
     document = documents[0]
     kind = document.get("type")
     if kind != "Dataplane":
-        raise StartError(f'{source}: invalid proxy resource type "{kind or ""}", expected Dataplane')
+        raise DocumentError(f'invalid proxy resource type "{kind or ""}", expected Dataplane')
     if wrong := list(name_violations(document, mesh_scoped=True)):
-        raise StartError(f"{source}: {'; '.join(wrong)}")
-    return Definition(document["mesh"], document["name"], document)
+        raise DocumentError("; ".join(wrong))
+    return document
+
+
+def _missing(unset: Sequence[str]) -> str:
+    names = ", ".join(f"{{{{ {name} }}}}" for name in unset)
+    ways = " ".join(f"--dataplane-var {name}=VALUE" for name in unset)
+    return f"no value was given for {names}, which becomes empty; give {ways}"
 
 
 def _template(options: Options) -> tuple[str, str]:

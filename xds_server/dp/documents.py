@@ -12,9 +12,10 @@ from typing import Any
 
 import chevron
 import yaml
-from chevron.tokenizer import ChevronError
+from chevron.tokenizer import ChevronError, tokenize
 
 NAME = re.compile(r"[0-9a-z\-_]*")
+LONGEST_NAME = 253
 INVALID_NAME = "invalid characters. Valid characters are numbers, lowercase latin letters and '-', '_' symbols."
 
 
@@ -40,8 +41,42 @@ def render(template: str, values: Mapping[str, str]) -> str:
     try:
         return str(chevron.render(template, _nested(values), partials_path=None))
     except (ChevronError, IndexError) as error:
-        reason = " ".join(str(error).split()) or "a tag is not closed"
-        raise DocumentError(f"the template is not valid Mustache: {reason}") from error
+        raise _not_mustache(error) from error
+
+
+def unset_variables(template: str, values: Mapping[str, str]) -> list[str]:
+    """Names that a rendered part of the template shows, and that no value was given for; each once, in order.
+
+    A section is a question, not a demand: its own name may be undefined. Raises DocumentError.
+    """
+    unset: dict[str, None] = {}
+    shown: list[bool] = []
+    try:
+        for tag, name in tokenize(template):
+            if tag in {"section", "inverted section"}:
+                shown.append(_has(values, name) == (tag == "section"))
+            elif tag == "end":
+                shown.pop()
+            elif tag in {"variable", "no escape"} and all(shown) and not _is_defined(values, name):
+                unset[name] = None
+    except (ChevronError, IndexError) as error:
+        raise _not_mustache(error) from error
+    return list(unset)
+
+
+def _has(values: Mapping[str, str], name: str) -> bool:
+    """Whether a section of that name is shown: empty text is as good as none."""
+    return bool(values.get(name)) or any(one.startswith(f"{name}.") for one in values)
+
+
+def _is_defined(values: Mapping[str, str], name: str) -> bool:
+    # A section over a table reaches its fields without their prefix; "." is the section's own value.
+    return name == "." or any(one == name or one.startswith(f"{name}.") or one.endswith(f".{name}") for one in values)
+
+
+def _not_mustache(error: Exception) -> DocumentError:
+    reason = " ".join(str(error).split()) or "a tag is not closed"
+    return DocumentError(f"the template is not valid Mustache: {reason}")
 
 
 def _nested(values: Mapping[str, str]) -> dict[str, Any]:
@@ -80,10 +115,12 @@ def parse(text: str) -> list[dict[str, Any]]:
 def name_violations(document: Mapping[str, Any], *, mesh_scoped: bool) -> Iterator[str]:
     """What is wrong with `name` and `mesh`, each as `field: message` (R §2.1)."""
     for field in ("mesh", "name") if mesh_scoped else ("name",):
-        value = document.get(field, "")
-        if not isinstance(value, str):
-            yield f'{field}: must be a string, not {json.dumps(value)}; quote it: {field}: "{value}"'
-        elif not value:
+        value = document.get(field)
+        if value is None or value == "":
             yield f"{field}: cannot be empty"
+        elif not isinstance(value, str):
+            yield f'{field}: must be a string, not {json.dumps(value)}; quote it: {field}: "{value}"'
         elif NAME.fullmatch(value) is None:
             yield f"{field}: {INVALID_NAME} ({value!r})"
+        elif len(value) > LONGEST_NAME:
+            yield f"{field}: must not be longer than {LONGEST_NAME} characters"

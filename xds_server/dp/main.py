@@ -67,13 +67,16 @@ def start(options: Options, environ: Mapping[str, str]) -> NoReturn:
     for notice in options.notices:
         _say(notice)
     proxy = definition(options)
+    for notice in proxy.notices:
+        _say(notice)
     token = _token(options)
     target = endpoint(options.cp_address)
     probe = VersionProbe(find(options.binary_path))
     trust = trust_for(options, claims(token) if token else {}, (target.host, target.port), environ)
     client = Client(target, trust, _say)
     claimed = admin_port.Claims(proxy.address(), proxy.listening_ports())
-    body = request(options, proxy, token, probe.result())
+    build = probe.result()
+    body = request(options, proxy, token, build)
     body["caCert"] = getattr(trust, "pem", "")
     if port := _wanted_admin_port(options, proxy, claimed):
         body["adminPort"] = port
@@ -95,7 +98,7 @@ def start(options: Options, environ: Mapping[str, str]) -> NoReturn:
         )
     path = launch.config_path(text, bootstrap, options.config_dir)
     _say(f"starting Envoy for {proxy.mesh}.{proxy.name}, admin on port {launch.admin_port(bootstrap) or 'none'}")
-    launch.become(launch.arguments(probe.binary, path, options), environ)
+    launch.become(launch.arguments(probe.binary, path, options, build), environ)
 
 
 def _wanted_admin_port(options: Options, proxy: Definition, claimed: admin_port.Claims) -> int:

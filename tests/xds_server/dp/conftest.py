@@ -33,7 +33,7 @@ admin:
 
 FAKE_ENVOY = """\
 #!/bin/sh
-[ "$1" = --version ] && echo "envoy  version: abc/1.40.0/Clean/RELEASE/BoringSSL" && exit
+[ "$1" = --version ] && echo "envoy  version: abc/${{ENVOY_VERSION:-1.40.0}}/Clean/RELEASE/BoringSSL" && exit
 cd "{directory}"
 printf '%s\\n' "$@" > argv
 cat "$2" > config

@@ -11,7 +11,8 @@ from xds_server.dp import main as dp_main
 from xds_server.dp.admin_port import Claims
 from xds_server.dp.bootstrap import UnavailableError, endpoint, patiently
 from xds_server.dp.definition import definition
-from xds_server.dp.documents import DocumentError, parse, render
+from xds_server.dp.documents import DocumentError, parse, render, unset_variables
+from xds_server.dp.envoy_binary import Build
 from xds_server.dp.errors import StartError
 from xds_server.dp.go_syntax import duration_s, variables
 from xds_server.dp.options import FLAGS, from_arguments
@@ -52,6 +53,48 @@ class TestTemplates:
             render("", dict.fromkeys(order, "1"))
 
 
+class TestUnsetVariables:
+    @pytest.mark.parametrize(
+        ("template", "values", "unset"),
+        [
+            ("{{ a }} {{{ b }}} {{& c }} {{ a }}", {}, ["a", "b", "c"]),
+            ("{{ a }}{{ b.c }}", {"a": "", "b.c": "1"}, []),
+            ("{{ b.d }}", {"b.c": "1"}, ["b.d"]),
+            ("{{#a}}{{ b }}{{/a}}{{^a}}{{ c }}{{/a}}", {}, ["c"]),
+            ("{{#a}}{{ b }}{{/a}}{{^a}}{{ c }}{{/a}}", {"a": "1"}, ["b"]),
+            ("{{#a}}{{ b }}{{ . }}{{/a}}", {"a.b": "1"}, []),
+            ("{{! a }}{{> a }}", {}, []),
+        ],
+        ids=["each once", "empty is a value", "dotted", "hidden", "shown", "of a table", "no variables"],
+    )
+    def test_are_those_that_a_shown_part_needs(self, template, values, unset) -> None:
+        assert unset_variables(template, values) == unset
+
+    def test_are_named_where_the_rest_is_no_dataplane(self) -> None:
+        template = "type: Dataplane\nmesh: {{ mesh }}\nname: {{ my.name }}\n"
+        with pytest.raises(StartError) as raised:
+            definition(_options("--dataplane", template, "--dataplane-var", "mesh=default"))
+        assert str(raised.value) == (
+            "--dataplane: no value was given for {{ my.name }}, which becomes empty; give --dataplane-var "
+            "my.name=VALUE (as it is: name: cannot be empty)"
+        )
+
+    def test_are_a_notice_where_the_rest_is_one(self) -> None:
+        proxy = definition(_options("--dataplane", MINIMAL + "networking: {address: '{{ address }}'}\n"))
+        assert proxy.address() == ""
+        (notice,) = proxy.notices
+        assert notice.startswith("WARNING: --dataplane: no value was given for {{ address }}")
+        assert definition(_options("--dataplane", MINIMAL)).notices == ()
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [("1.22.0", False), ("1.39.1", False), ("1.40.0", True), ("1.40.1-dev", True), ("2.0.0", True), ("mine", False)],
+)
+def test_from_1_40_on_envoy_counts_its_cpu_set_unasked(version, expected) -> None:
+    assert Build(version, "").is_cpuset_default is expected
+
+
 class TestDocuments:
     def test_a_date_is_text_as_in_json(self) -> None:
         assert parse("a: 2020-01-01") == [{"a": "2020-01-01"}]
@@ -77,6 +120,7 @@ class TestDocuments:
         ("mesh: default\nname: a", 'invalid proxy resource type "", expected Dataplane'),
         ("type: Dataplane\nmesh: default", "name: cannot be empty"),
         ("type: Dataplane\nname: a", "mesh: cannot be empty"),
+        ("type: Dataplane\nmesh: default\nname:", "name: cannot be empty"),
         (
             "type: Dataplane\nmesh: default\nname: A.b",
             "name: invalid characters. Valid characters are numbers, lowercase",
@@ -103,6 +147,9 @@ def test_the_file_wins_over_the_inline_dataplane(tmp_path) -> None:
         (["--name=a", "--dataplane", MINIMAL], "--name and --mesh cannot be specified when a dataplane definition"),
         ([], ".Name must be non-empty"),
         (["--name=a"], ".Mesh must be non-empty"),
+        (["--name=A.b", "--mesh=default"], "--name: invalid characters. Valid characters are numbers, lowercase"),
+        (["--name=a", "--mesh=no mesh"], "--mesh: invalid characters. Valid characters are numbers, lowercase"),
+        (["--name=" + "a" * 254, "--mesh=default"], "--name: must not be longer than 253 characters"),
         (["--dataplane-file=/nowhere.yaml"], "--dataplane-file /nowhere.yaml cannot be read: No such file"),
     ],
 )

@@ -27,10 +27,33 @@ def test_it_becomes_envoy_with_the_bootstrap_in_memory(kuma_dp, dp_server) -> No
     argv = kuma_dp.recorded("argv").splitlines()
     assert argv[0] == "--config-path"
     assert argv[1].startswith("/dev/fd/")
-    assert argv[2:] == ["--drain-time-s", "30", "--disable-hot-restart", "--log-level", "info", "--cpuset-threads"]
+    assert argv[2:] == ["--drain-time-s", "30", "--disable-hot-restart", "--log-level", "info"]
     assert json.loads(kuma_dp.recorded("config"))["node"] == {"id": "default.backend-1"}
     assert int(kuma_dp.recorded("pid")) == kuma_dp.pid
     assert dp_server.pem.read_text() not in kuma_dp.recorded("config")
+
+
+def test_an_older_envoy_is_told_to_count_its_cpu_set(kuma_dp) -> None:
+    assert kuma_dp.run(ENVOY_VERSION="1.39.1").returncode == 0
+    assert kuma_dp.recorded("argv").splitlines()[-1] == "--cpuset-threads"
+    kuma_dp.run("--concurrency=2", ENVOY_VERSION="1.39.1")
+    assert "--cpuset-threads" not in kuma_dp.recorded("argv")
+
+
+def test_a_variable_without_a_value_is_said_before_the_control_plane_refuses(kuma_dp, dp_server) -> None:
+    dp_server.answers = [(422, "networking.address: address can't be empty")]
+    address = kuma_dp.usual.index("address=127.0.0.1")
+    usual = kuma_dp.usual[: address - 1] + kuma_dp.usual[address + 1 :]
+    done = kuma_dp.run(*usual, usual=False)
+    assert done.returncode == 1
+    assert "WARNING: " in done.stderr
+    assert "no value was given for {{ address }}" in done.stderr
+
+
+def test_a_name_that_cannot_be_is_refused_before_the_control_plane_is_asked(kuma_dp, dp_server) -> None:
+    done = kuma_dp.run("--name=A.b", "--mesh=default", kuma_dp.usual[0], *kuma_dp.usual[-2:], usual=False)
+    assert (done.returncode, dp_server.requests) == (1, [])
+    assert done.stderr.startswith("Error: --name: invalid characters")
 
 
 def test_the_request_is_kumas_with_our_keys_at_its_end(kuma_dp, dp_server) -> None:
