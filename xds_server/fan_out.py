@@ -15,6 +15,7 @@ import structlog
 
 from snapshot.cache.snapshot import Changes, NodeState
 from snapshot.model.meta import ProxyKey
+from snapshot.topology.proxy import NodeInfo
 from xds_server.clock import Clock
 
 WINDOW_MIN_S: Final = 0.010
@@ -44,13 +45,15 @@ class States(Protocol):
 class NodeHandle:
     """One stream's interest in a node. Several streams of one node have a handle each (XP-6, XP-9).
 
-    `news_since_s` is when the oldest change behind the last call of `listener` became known (`Clock.monotonic_s`).
+    `node` is what the stream said about the node. `news_since_s` is when the oldest change behind the last call of
+    `listener` became known (`Clock.monotonic_s`).
     """
 
-    __slots__ = ("_states", "listener", "news_since_s", "proxy")
+    __slots__ = ("_states", "listener", "news_since_s", "node", "proxy")
 
-    def __init__(self, proxy: ProxyKey, listener: Listener, states: States) -> None:
+    def __init__(self, proxy: ProxyKey, node: NodeInfo, listener: Listener, states: States) -> None:
         self.proxy = proxy
+        self.node = node
         self.news_since_s = 0.0
         self.listener = listener
         self._states = states
@@ -78,18 +81,19 @@ class FanOut:
             self._unserved.add(handle.proxy)
         self._handles.setdefault(handle.proxy, {})[handle] = None
 
-    def remove(self, handle: NodeHandle) -> bool:
-        """A stream has left; whether it was the last of its node. Twice is as good as once."""
+    def remove(self, handle: NodeHandle) -> None:
+        """A stream has left. Twice is as good as once."""
         handles = self._handles.get(handle.proxy, {})
-        if handle not in handles:
-            return False
-        del handles[handle]
-        if handles:
-            return False
-        del self._handles[handle.proxy]
-        self._unserved.discard(handle.proxy)
-        self._withheld.pop(handle.proxy, None)
-        return True
+        handles.pop(handle, None)
+        if not handles:
+            self._handles.pop(handle.proxy, None)
+            self._unserved.discard(handle.proxy)
+            self._withheld.pop(handle.proxy, None)
+
+    def node(self, proxy: ProxyKey) -> NodeInfo | None:
+        """What the newest stream of the node said about it; None where none is there."""
+        handles = self._handles.get(proxy)
+        return next(reversed(handles)).node if handles else None
 
     @property
     def waiting(self) -> int:

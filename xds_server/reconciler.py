@@ -8,10 +8,9 @@ Never here: what a change means for whom (`snapshot.engine`), bytes.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import itertools
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple, Protocol
@@ -35,10 +34,12 @@ from snapshot.model.codec import DecodeError, decode_spec
 from snapshot.model.dataplane import Dataplane
 from snapshot.model.kinds import KINDS
 from snapshot.model.meta import ProxyKey, Resource, ResourceKey
+from snapshot.topology.mesh_context import domain_names
 from snapshot.topology.proxy import NodeInfo
 from xds_server.changes import Watermark
 from xds_server.clock import Clock
 from xds_server.fan_out import FanOut, Listener, NodeHandle
+from xds_server.last_answers import RESOLVED_NAME_TYPE, LastAnswers
 from xds_server.store import LEASE_TYPE, LogTrimmed, ResourceStore, Stored, StoreError
 
 PAUSE_MIN_S: Final = 0.010
@@ -80,8 +81,8 @@ class EngineLike(Protocol):
 class Names(Protocol):
     """What is asked of `xds_server.resolver.Resolver`."""
 
-    def start(self, tell: Callable[[NameResolved | NameFailed], None]) -> None:
-        """Begin to resolve."""
+    def start(self, tell: Callable[[NameResolved | NameFailed], None], known: Mapping[str, str]) -> None:
+        """Begin to resolve; `known` are addresses that are in force already, by name."""
         ...
 
     def use(self, names: Iterable[str]) -> None:
@@ -89,7 +90,7 @@ class Names(Protocol):
         ...
 
     async def settled(self, names: Collection[str]) -> None:
-        """Wait for first answers."""
+        """Wait for first answers about those that are not known."""
         ...
 
     async def stop(self) -> None:
@@ -142,6 +143,7 @@ class Reconciler:
         self._writes: dict[ResourceKey, _Write] = {}
         self._names_of: dict[ResourceKey, frozenset[str]] = {}
         self._uses: Counter[str] = Counter()
+        self._last_answers = LastAnswers(store, clock, self._uses)
         self._undecodable: dict[ResourceKey, Issue] = {}
         self._dataplanes: dict[ProxyKey, Dataplane] = {}
         self._unreachable: set[ProxyKey] = set()
@@ -152,31 +154,40 @@ class Reconciler:
     async def start(self) -> None:
         """Read everything, wait (bounded) for the first answers about domain names, apply, then follow.
 
+        A name that an earlier process knew an answer for has that until there is a newer one; it is not waited for.
+
         Raises StoreError where the store cannot be read. No stream may be served before this returns (XP-143).
         """
         head, everything = await self._store.snapshot()
         changes = [change for stored in everything for change in self._changes_of(stored.key, stored)]
-        self._names.start(self._tell)
+        self._last_answers.load(everything)
+        known = self._last_answers.known(self._uses)
+        self._pending += [NameResolved(name, address) for name, address in known.items()]
+        self._names.start(self._tell, known)
         self._names.use(self._uses)
         try:
             async with asyncio.timeout(FIRST_ANSWERS_S):
                 await self._names.settled(self._uses)
         except TimeoutError:
-            _log.warning("starting without an answer for some domain names of Dataplanes", names=len(self._uses))
+            _log.warning(
+                "starting without an answer for some domain names of Dataplanes", names=len(self._uses) - len(known)
+            )
         self._pending += changes
         self._follow_from = head
         await self._push()
+        self._last_answers.start()
         self._tasks = [
             asyncio.create_task(self._follow(), name="reconciler-follow"),
             asyncio.create_task(self._run(), name="reconciler"),
         ]
 
     async def stop(self) -> None:
-        """End both tasks and the resolver."""
+        """End both tasks and the resolver; write its last answers."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._names.stop()
+        await self._last_answers.stop()
         self._applied.fail(RuntimeError("the reconciler has stopped"))
 
     # What streams and others ask
@@ -186,17 +197,27 @@ class Reconciler:
 
         Where another stream of the node is served already, `state()` is there at once and no call announces it.
         """
-        handle = NodeHandle(proxy, listener, self._engine)
+        handle = NodeHandle(proxy, node, listener, self._engine)
         self._fan_out.add(handle)
         self._pending_nodes[proxy] = NodeJoined(proxy, node)
         self._wake.set()
         return handle
 
     def leave(self, handle: NodeHandle) -> None:
-        """The stream is gone; the node is forgotten with its last handle. Twice is as good as once."""
-        if self._fan_out.remove(handle):
-            self._pending_nodes[handle.proxy] = NodeLeft(handle.proxy)
+        """The stream is gone; the node is forgotten with its last handle. Twice is as good as once.
+
+        What the newest of the streams that stay said about the node holds again.
+        """
+        proxy, before = handle.proxy, self.node(handle.proxy)
+        self._fan_out.remove(handle)
+        after = self.node(proxy)
+        if after != before:
+            self._pending_nodes[proxy] = NodeLeft(proxy) if after is None else NodeJoined(proxy, after)
             self._wake.set()
+
+    def node(self, proxy: ProxyKey) -> NodeInfo | None:
+        """What the newest of the node's streams said about it; None while it has none."""
+        return self._fan_out.node(proxy)
 
     async def applied(self, seq: int) -> int:
         """Return when the log has been applied, and the streams woken, up to `seq` at least."""
@@ -283,6 +304,10 @@ class Reconciler:
 
     def _changes_of(self, key: ResourceKey, stored: Stored | None) -> Iterator[Change]:
         """What the engine must be told of a change in the store; keeps the reconciler's own picture of it."""
+        if key.type == RESOLVED_NAME_TYPE:
+            if stored is None:
+                self._last_answers.removed(key.name)
+            return
         if key.type == LEASE_TYPE:
             yield from self._reachability(ProxyKey(key.mesh, key.name), stored)
         elif key.type not in ENGINE_TYPES:
@@ -313,13 +338,13 @@ class Reconciler:
         try:
             spec = decode_spec(key.type, stored.spec).spec
         except DecodeError as error:
-            self._undecodable[key] = Issue(key, f"skipped: {error.field}: {error.message}")
+            self._undecodable[key] = Issue(key, f"skipped: {error}")
             _log.error("a stored resource cannot be read and is skipped", key=key, reason=str(error))
             return
         self._undecodable.pop(key, None)
         if isinstance(spec, Dataplane):
             self._dataplanes[ProxyKey(key.mesh, key.name)] = spec
-            self._use_names(key, _domain_names(spec))
+            self._use_names(key, frozenset(domain_names(spec)))
         yield ResourcePut(
             Resource(
                 key=key,
@@ -341,13 +366,16 @@ class Reconciler:
         before = self._names_of.pop(key, frozenset())
         if names:
             self._names_of[key] = names
-        self._uses.update(names)
-        self._uses.subtract(before)
-        for name in before - names:
+        self._uses.update(names - before)
+        self._uses.subtract(before - names)
+        for name in before ^ names:
             if not self._uses[name]:
                 del self._uses[name]
+            self._last_answers.mark(name)
 
     def _tell(self, answer: NameResolved | NameFailed) -> None:
+        if isinstance(answer, NameResolved):
+            self._last_answers.answered(answer.name, answer.address)
         self._pending.append(answer)
         self._arrived()
 
@@ -447,18 +475,3 @@ class _Write(NamedTuple):
 
 def _write_of(stored: Stored) -> _Write:
     return _Write(stored.version, stored.creation_time, stored.modification_time)
-
-
-def _domain_names(dataplane: Dataplane) -> frozenset[str]:
-    """Addresses that must be resolved (X §4)."""
-    networking = dataplane.networking
-    addresses = (networking.address, networking.advertised_address) if networking else ()
-    return frozenset(address for address in addresses if address and not _is_ip(address))
-
-
-def _is_ip(address: str) -> bool:
-    try:
-        ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
@@ -68,9 +68,10 @@ class Resolver:
         self._tell: Tell | None = None
         self._timer: asyncio.Task[None] | None = None
 
-    def start(self, tell: Tell) -> None:
-        """Begin; news go to `tell`."""
+    def start(self, tell: Tell, known: Mapping[str, str]) -> None:
+        """Begin; news go to `tell`. `known` are the last answers of an earlier process, by name: they are no news."""
         self._tell = tell
+        self._addresses.update(known)
         self._timer = asyncio.create_task(self._repeat(), name="resolver")
 
     async def stop(self) -> None:
@@ -83,15 +84,16 @@ class Resolver:
             self._resolve.close()
 
     def use(self, names: Iterable[str]) -> None:
-        """These names, and no others, are in use from now on; new ones are asked for at once."""
+        """These names, and no others, are in use from now on; new ones are asked for at once, unknown ones first."""
         wanted = set(names)
         for name in self._answers.keys() - wanted:
             del self._answers[name]
             self._addresses.pop(name, None)
             if (task := self._asking.pop(name, None)) is not None:
                 task.cancel()
-        for name in sorted(wanted - self._answers.keys()):
-            self._answers[name] = None
+        for name in sorted(wanted - self._answers.keys(), key=lambda name: (name in self._addresses, name)):
+            known = self._addresses.get(name)
+            self._answers[name] = NameResolved(name, known) if known else None
             self._ask(name)
 
     async def settled(self, names: Collection[str]) -> None:

@@ -61,7 +61,7 @@ class FakeNames:
     def __init__(self):
         self.used, self.waited = set(), []
 
-    def start(self, tell):
+    def start(self, tell, known):
         self.tell = tell
 
     def use(self, names):
@@ -239,6 +239,21 @@ async def test_a_node_stays_until_its_last_stream_leaves(engine, reconciler, clo
     reconciler.leave(new)
     await clock.advance(1)
     assert engine.batches == [[NodeJoined(A, NodeInfo())], [NodeJoined(A, NodeInfo(admin_port=1))], [NodeLeft(A)]]
+
+
+async def test_what_the_newest_of_the_streams_that_stay_said_of_the_node_is_in_force(engine, reconciler, clock):
+    await started(reconciler, engine)
+    said = [NodeInfo(admin_port=9901), NodeInfo(admin_port=9902), NodeInfo()]
+    assert reconciler.node(A) is None
+    first, second, short = [reconciler.join(A, node, lambda news: None) for node in said]
+    await clock.advance(1)
+    in_force = [reconciler.node(A)]
+    for leaving in (short, short, first, second):
+        reconciler.leave(leaving)
+        await clock.advance(1)
+        in_force.append(reconciler.node(A))
+    assert in_force == [said[2], said[1], said[1], said[1], None]
+    assert engine.batches == [[NodeJoined(A, said[2])], [NodeJoined(A, said[1])], [NodeLeft(A)]]
 
 
 async def test_a_node_that_leaves_and_comes_back_within_a_window_never_left(engine, reconciler, clock):

@@ -37,7 +37,7 @@ def news():
 @pytest.fixture
 async def resolver(clock, zone, news):
     made = Resolver(clock, ttl_s=10, resolve=zone)
-    made.start(news.append)
+    made.start(news.append, {})
     yield made
     await made.stop()
 
@@ -76,6 +76,33 @@ async def test_a_failure_is_told_once_and_so_is_its_end(resolver, zone, news, cl
     assert news[1:] == [NameFailed("a", "Name or service not known"), NameResolved("a", "192.0.2.1")]
 
 
+async def test_what_is_known_is_no_news_until_another_answer_comes(clock, zone, news):
+    resolver = Resolver(clock, ttl_s=10, resolve=zone)
+    resolver.start(news.append, {"a": "192.0.2.1", "b": "192.0.2.7", "nowhere": "192.0.2.8"})
+    resolver.use({"a", "b", "nowhere"})
+    await settle()
+    assert news == [NameResolved("b", "192.0.2.2"), NameFailed("nowhere", "Name or service not known")]
+    await resolver.stop()
+
+
+async def test_unknown_names_are_asked_for_first_and_only_they_are_waited_for(clock, news):
+    asked, gate = [], asyncio.Event()
+
+    async def slow(name):
+        asked.append(name)
+        if name == "known":
+            await gate.wait()
+        return "192.0.2.1"
+
+    resolver = Resolver(clock, timeout_s=60, resolve=slow)
+    resolver.start(news.append, {"known": "192.0.2.7"})
+    resolver.use({"known", "new"})
+    await asyncio.wait_for(resolver.settled({"known", "new"}), 5)
+    assert asked == ["new", "known"]
+    assert news == [NameResolved("new", "192.0.2.1")]
+    await resolver.stop()
+
+
 async def test_only_names_in_use_are_asked_for(resolver, zone, news, clock):
     resolver.use({"a", "b"})
     await settle()
@@ -107,7 +134,7 @@ async def test_questions_have_a_time_out_and_bounded_company(clock, news):
             running -= 1
 
     resolver = Resolver(clock, timeout_s=0.02, resolve=never)
-    resolver.start(news.append)
+    resolver.start(news.append, {})
     names = {f"n{n}" for n in range(PARALLEL + 5)}
     resolver.use(names)
     await asyncio.wait_for(resolver.settled(names), 5)
@@ -126,7 +153,7 @@ async def test_a_slow_name_is_asked_for_once_at_a_time(clock, news):
         return "192.0.2.1"
 
     resolver = Resolver(clock, timeout_s=60, resolve=slow)
-    resolver.start(news.append)
+    resolver.start(news.append, {})
     resolver.use({"a"})
     await clock.advance(35)
     assert asked == ["a"]
@@ -158,7 +185,7 @@ async def test_localhost_resolves_through_the_system():
 
 async def test_a_label_that_cannot_be_encoded_is_a_failure(clock, news):
     resolver = Resolver(clock)
-    resolver.start(news.append)
+    resolver.start(news.append, {})
     resolver.use({"a..b"})
     await asyncio.wait_for(resolver.settled({"a..b"}), 5)
     assert isinstance(news[0], NameFailed)
