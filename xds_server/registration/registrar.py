@@ -409,7 +409,8 @@ class Registrar:
 def _taken(proxy: ProxyKey, current: Lease, bidder: Lease) -> str:
     return (
         f'the name "{proxy.name}" in mesh "{proxy.mesh}" is taken by {_named(current)}, '
-        f"which answers; refused is {_named(bidder)}. Stop the other one, or choose another name"
+        f"whose connection is open; refused is {_named(bidder)}. Stop the other one, or choose another name; "
+        "if its machine has fallen silent, try again when the keepalive has noticed (xdsServer.keepalive, 40 s)"
     )
 
 
