@@ -31,7 +31,7 @@ def decode_spec(type_name: str, document: Mapping[str, Any]) -> Decoded:
     """The spec of type `type_name` in a parsed YAML or JSON object; meta fields at its top are passed over.
 
     Unknown fields are returned as warnings with their paths. Raises DecodeError, never another exception
-    (UnknownType, one of them, where there is no such type).
+    (UnknownType, one of them, where there is no such type); it holds all faults, in the order of the document.
     """
     kind = kind_of(type_name)
     entries = decoding.as_object(document)
@@ -49,12 +49,21 @@ def decode_resource(document: Any) -> tuple[ResourceKey, Decoded]:
     A missing name or mesh is "" in the key (`rules.meta` says so with the other violations); the times are ignored.
     """
     entries = decoding.as_object(document)
-    type_name = _meta_field(entries, "type")
+    faults = decoding.Faults()
+    type_name = _meta_field(entries, "type", faults)
+    if not type_name and not faults:
+        faults.add(DecodeError("type", 'cannot be empty. Name the type of the resource, such as "type: Dataplane"'))
+    mesh, name = _meta_field(entries, "mesh", faults), _meta_field(entries, "name", faults)
     if not type_name:
-        raise DecodeError("type", 'cannot be empty. Name the type of the resource, such as "type: Dataplane"')
+        raise faults.error()
     scope = kind_of(type_name).scope
-    mesh, name = _meta_field(entries, "mesh"), _meta_field(entries, "name")
-    decoded = decode_spec(type_name, entries)
+    try:
+        decoded = decode_spec(type_name, entries)
+    except DecodeError as error:
+        faults.add(error)
+        raise faults.error() from error
+    if faults:
+        raise faults.error()
     if scope is Scope.GLOBAL and mesh:
         mesh = ""
         warning = f"mesh: a {type_name} belongs to no mesh, this has no effect"
@@ -80,12 +89,13 @@ def encode_resource(resource: Resource) -> dict[str, Any]:
     return meta | encode_spec(resource.spec)
 
 
-def _meta_field(entries: Mapping[Any, Any], field: str) -> str:
+def _meta_field(entries: Mapping[Any, Any], field: str, faults: decoding.Faults) -> str:
     value = entries.get(field)
     try:
         return "" if value is None else decoding.string(value, [])
     except DecodeError as error:
-        raise error.within(field) from error
+        faults.add(error, field)
+        return ""
 
 
 def _unknown_field(innermost_first: list[str]) -> str:

@@ -1,7 +1,8 @@
 """Parsed JSON or YAML → scalars of a spec: what Go's JSON accepts, and why the rest is refused (R §0).
 
 A decoder takes one value that is not null and the list that collects unknown fields. It raises DecodeError, never
-another exception, and names values only by their kind or in a bounded form.
+another exception, and names values only by their kind or in a bounded form. A decoder of a value with parts reads
+all of them before it raises, so that one error holds every fault.
 """
 
 from __future__ import annotations
@@ -11,13 +12,14 @@ import binascii
 import enum
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 
 from snapshot.model.meta import Duration
 from snapshot.model.tags import NO_TAGS, Tags
 from snapshot.model.times import parse_duration, parse_timestamp
+from snapshot.model.validation import Violation
 
 Unknown = list[list[str]]
 """Unknown fields: the segments of each path, innermost first."""
@@ -28,18 +30,70 @@ _INTEGER = re.compile(r"-?[0-9]{1,20}")
 _SHOWN_CHARACTERS = 64
 
 
-class DecodeError(Exception):
-    """A document that cannot be a resource: `field` is the path of the value ("" for all), `message` the fault."""
+MOST_FAULTS = 100
+"""So many faults of one document are named; of the others only the number is told."""
+MOST_COUNTED_FAULTS = 10_000
+"""From so many on, the rest of the document is not read: a large body of nothing but faults must not cost seconds."""
 
-    def __init__(self, field: str, message: str) -> None:
+
+class DecodeError(Exception):
+    """A document that cannot be a resource, with everything that cannot be read in it.
+
+    `field` is the path of the first faulty value in the order of the document ("" for all of it), `message` its
+    fault. `others` are the faults after it, `unnamed` is the number of those beyond `MOST_FAULTS`.
+    """
+
+    def __init__(self, field: str, message: str, others: Sequence[Violation] = (), unnamed: int = 0) -> None:
         self.field = field
         self.message = message
-        super().__init__(f"{field}: {message}" if field else message)
+        self.named = (Violation(field, message), *others)
+        self.unnamed = unnamed
+        super().__init__(field, message)
 
-    def within(self, segment: str) -> DecodeError:
-        """The same fault, seen from one level above: `segment` is a field name, `[0]` or `["key"]`."""
-        dot = "" if not self.field or self.field.startswith("[") else "."
-        return DecodeError(f"{segment}{dot}{self.field}", self.message)
+    @property
+    def violations(self) -> tuple[Violation, ...]:
+        """All faults, at most `MOST_FAULTS`, then one entry of the field "" that tells how many more there are."""
+        if not self.unnamed:
+            return self.named
+        at_least = "at least " if len(self.named) + self.unnamed >= MOST_COUNTED_FAULTS else ""
+        return (*self.named, Violation("", f"and {at_least}{self.unnamed} more"))
+
+    def __str__(self) -> str:
+        return "; ".join(f"{field}: {message}" if field else message for field, message in self.violations)
+
+
+class Faults:
+    """What cannot be read in one message, list or map: the faults of its parts, kept while the others are read."""
+
+    def __init__(self) -> None:
+        self._named: list[Violation] = []
+        self._unnamed = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._named)
+
+    def add(self, error: DecodeError, *path: str) -> None:
+        """Keep the faults of the part at `path`: a field name, `[0]` or `["key"]`; none for a fault of the whole.
+
+        Raises them all where they are `MOST_COUNTED_FAULTS` or more.
+        """
+        room = MOST_FAULTS - len(self._named)
+        self._named += [Violation(_within(path, field), message) for field, message in error.named[:room]]
+        self._unnamed += error.unnamed + max(0, len(error.named) - room)
+        if self._unnamed >= MOST_COUNTED_FAULTS - MOST_FAULTS:
+            raise self.error()
+
+    def error(self) -> DecodeError:
+        """All of them as one error, the first in front. Needs one `add` before."""
+        (field, message), *others = self._named
+        return DecodeError(field, message, others, self._unnamed)
+
+
+def _within(path: Sequence[str], field: str) -> str:
+    found = ""
+    for segment in (*path, field):
+        found += segment if not found or not segment or segment.startswith("[") else f".{segment}"
+    return found
 
 
 def json_kind(value: object) -> str:
@@ -188,15 +242,21 @@ def tags(value: Any, _unknown: Unknown) -> Tags:
     if not entries:
         return NO_TAGS
     items = {}
+    faults: Faults | None = None
     for key, entry in entries.items():
-        name = key if type(key) is str and key.isascii() else key_text(key)
-        if type(entry) is str and entry.isascii():
-            items[name] = entry
-            continue
+        path: tuple[str, ...] = ()
         try:
+            name = key if type(key) is str and key.isascii() else key_text(key)
+            if type(entry) is str and entry.isascii():
+                items[name] = entry
+                continue
+            path = (f"[{shown(name)}]",)
             items[name] = "" if entry is None else string(entry, _unknown)
         except DecodeError as error:
-            raise error.within(f"[{shown(name)}]") from error
+            faults = faults or Faults()
+            faults.add(error, *path)
+    if faults is not None:
+        raise faults.error()
     return Tags(items)
 
 

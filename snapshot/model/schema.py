@@ -7,14 +7,14 @@ import enum
 import functools
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, NamedTuple
 
 import msgspec
 
 from snapshot.model import decoding
-from snapshot.model.decoding import DecodeError, Decoder, Unknown
+from snapshot.model.decoding import DecodeError, Decoder, Faults, Unknown
 from snapshot.model.meta import Duration, EnumNames, OneOf, Spec, UInt64, Unsupported
 from snapshot.model.tags import Tags
 from snapshot.model.times import format_duration, format_timestamp
@@ -128,28 +128,40 @@ def _message_decoder(cls: type[Spec], fields: tuple[Field, ...]) -> Decoder:
     known |= {field.attribute: field for field in fields if field.attribute not in _ONLY_CAMEL_CASE}
     exclusive = issubclass(cls, OneOf)
 
-    def decode(document: Any, unknown: Unknown) -> Any:
-        if type(document) is not dict:
-            document = decoding.as_object(document)
+    def decode(given: Any, unknown: Unknown) -> Any:
+        document = given if type(given) is dict else decoding.as_object(given)
         values: dict[str, Any] = {}
+        faults: Faults | None = None
         for key, value in document.items():
             field = known.get(key)
-            if field is None or (key != field.name and field.name in document):
-                unknown.append([decoding.key_text(key)])
-            elif value is not None:
-                before = len(unknown)
-                try:
+            try:
+                if field is None or (key != field.name and field.name in document):
+                    unknown.append([decoding.key_text(key)])
+                elif value is not None:
+                    before = len(unknown)
                     values[field.attribute] = field.decode(value, unknown)
-                except DecodeError as error:
-                    raise error.within(field.name) from error
-                for path in unknown[before:]:
-                    path.append(field.name)
+                    for path in unknown[before:]:
+                        path.append(field.name)
+            except DecodeError as error:
+                faults = faults or Faults()
+                if field is None:
+                    faults.add(error)
+                else:
+                    faults.add(error, field.name)
+                    values[field.attribute] = field.default  # given all the same, which counts where only one may be
         if exclusive and len(values) > 1:
-            given = ", ".join(f'"{field.name}"' for field in fields if field.attribute in values)
-            raise DecodeError("", f"only one of {given} may be set")
+            faults = faults or Faults()
+            faults.add(_clash(fields, values))
+        if faults is not None:
+            raise faults.error()
         return cls(**values)
 
     return decode
+
+
+def _clash(fields: tuple[Field, ...], values: Mapping[str, Any]) -> DecodeError:
+    given = ", ".join(f'"{field.name}"' for field in fields if field.attribute in values)
+    return DecodeError("", f"only one of {given} may be set")
 
 
 def _message_encoder(fields: tuple[Field, ...]) -> Encoder:
@@ -171,14 +183,18 @@ def _list_of(element: Any) -> Codec:
 
     def decode(value: Any, unknown: Unknown) -> tuple[Any, ...]:
         items = []
+        faults: Faults | None = None
         for index, given in enumerate(decoding.as_list(value)):
             before = len(unknown)
             try:
                 items.append(codec.decode(empty if given is None else given, unknown))
             except DecodeError as error:
-                raise error.within(f"[{index}]") from error
+                faults = faults or Faults()
+                faults.add(error, f"[{index}]")
             for path in unknown[before:]:
                 path.append(f"[{index}]")
+        if faults is not None:
+            raise faults.error()
         return tuple(items)
 
     return Codec(decode, lambda values: [codec.encode(value) for value in values])
@@ -189,15 +205,20 @@ def _map_of(entry: Any) -> Codec:
 
     def decode(value: Any, unknown: Unknown) -> tuple[tuple[str, Any], ...]:
         items = {}
+        faults: Faults | None = None
         for key, given in decoding.as_object(value).items():
-            name, before = decoding.key_text(key), len(unknown)
-            segment = f"[{decoding.shown(name)}]"
+            segments: tuple[str, ...] = ()
             try:
+                name, before = decoding.key_text(key), len(unknown)
+                segments = (f"[{decoding.shown(name)}]",)
                 items[name] = codec.decode({} if given is None else given, unknown)
+                for path in unknown[before:]:
+                    path.extend(segments)
             except DecodeError as error:
-                raise error.within(segment) from error
-            for path in unknown[before:]:
-                path.append(segment)
+                faults = faults or Faults()
+                faults.add(error, *segments)
+        if faults is not None:
+            raise faults.error()
         return tuple(sorted(items.items(), key=lambda item: item[0]))
 
     return Codec(decode, lambda values: {name: codec.encode(value) for name, value in values})

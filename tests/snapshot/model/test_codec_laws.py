@@ -69,8 +69,9 @@ class TestLaws:
             spec, warnings = decode_spec(type_name, document)
         except DecodeError as error:
             # either outcome is right, nothing else may be raised
-            assert sayable(str(error))  # noqa: PT017 - as said
-            assert error.message  # noqa: PT017
+            assert (error.field, error.message) == error.violations[0]  # noqa: PT017 - as said
+            assert all(sayable(field + message) and message for field, message in error.violations)  # noqa: PT017
+            assert len(error.violations) <= 101  # noqa: PT017
             return
         assert all(map(sayable, warnings))
         printed = encode_spec(spec)
@@ -94,3 +95,59 @@ class TestLaws:
         except DecodeError:
             return
         assert key.type in TYPES
+
+
+FAULTY_TAGS = st.dictionaries(st.text(max_size=3), st.sampled_from(["", "a", 1, 1.5, True, [], {}]), max_size=6)
+PORTS = st.sampled_from([None, 0, 80, "80", 2.0, -1, 2**32, 1.5, "x", True, [], {}])
+FAULTY_DATAPLANES = st.fixed_dictionaries(
+    {},
+    optional={
+        "address": st.sampled_from(["a", 1, []]),
+        "inbound": st.lists(
+            st.none() | st.just(7) | st.fixed_dictionaries({}, optional={"port": PORTS, "tags": FAULTY_TAGS}),
+            max_size=40,
+        ),
+        "outbound": st.just({}) | st.lists(st.fixed_dictionaries({}, optional={"port": PORTS}), max_size=10),
+    },
+)
+
+
+def faults_of_port(port):
+    return int(port is not None and port not in (0, 80, "80", 2.0))
+
+
+def faulty_fields(networking):
+    """The paths of what cannot be read in a document of `FAULTY_DATAPLANES`, found without the codec."""
+    fields = []
+    for key, value in networking.items():
+        if key == "address":
+            fields += ["networking.address"] if value != "a" else []
+        elif not isinstance(value, list):
+            fields.append(f"networking.{key}")
+        else:
+            for number, entry in enumerate(value):
+                at = f"networking.{key}[{number}]"
+                fields += [at] if entry == 7 else faults_of_entry(at, entry or {})
+    return fields
+
+
+def faults_of_entry(at, entry):
+    fields = []
+    for key, value in entry.items():
+        if key == "port":
+            fields += [f"{at}.port"] * faults_of_port(value)
+        else:
+            fields += [f'{at}.tags["{name}"]' for name, tag in value.items() if not isinstance(tag, str)]
+    return fields
+
+
+@given(FAULTY_DATAPLANES)
+def test_each_fault_is_told_once_in_the_order_of_the_document(networking):
+    expected = faulty_fields(networking)
+    try:
+        decode_spec("Dataplane", {"networking": networking})
+        found = []
+    except DecodeError as error:
+        found = [field for field, _ in error.violations]
+    more = len(expected) - 100
+    assert found == (expected if more <= 0 else [*expected[:100], ""])
