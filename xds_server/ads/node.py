@@ -134,7 +134,7 @@ def _carried(text: str) -> Carried | None:
     try:
         decoded = decode_spec("Dataplane", document)
     except DecodeError as error:
-        raise invalid(f"{where}: {error.field}: {error.message}") from error
+        raise invalid(f"{where}: {error}") from error
     spec = decoded.spec
     if not isinstance(spec, Dataplane) or spec.networking is None:
         raise invalid(f"{where}: networking: has to be defined")

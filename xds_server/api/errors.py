@@ -49,10 +49,8 @@ def api_error(failure: Exception) -> ApiError | None:
     match failure:
         case ApiError():
             return failure
-        case ValidationError():
+        case ValidationError() | DecodeError():
             return ApiError(400, INVALID, failure.violations)
-        case DecodeError():
-            return ApiError(400, INVALID, [(failure.field, failure.message)])
         case SigningKeyNotFound():
             return ApiError(404, str(failure), title="Signing Key not found")
         case NotFound():

@@ -91,6 +91,21 @@ TITLE = "Could not process a resource"
             ],
         ),
         ({"networking": {"address": 1}}, [("networking.address", None)]),
+        (
+            {
+                "networking": {
+                    "address": "10.0.0.1",
+                    "inbound": [{"port": "x", "tags": {"v": 1}}, {"port": "y"}],
+                    "gateway": {"type": "Z"},
+                }
+            },
+            [
+                ("networking.inbound[0].port", "json: cannot unmarshal string into Go value of type uint32"),
+                ('networking.inbound[0].tags["v"]', "json: cannot unmarshal number into Go value of type string"),
+                ("networking.inbound[1].port", "json: cannot unmarshal string into Go value of type uint32"),
+                ("networking.gateway.type", '"Z" is not one of: DELEGATED, BUILTIN'),
+            ],
+        ),
     ],
 )
 async def test_what_is_wrong_is_said_all_at_once(operator, changes, causes):

@@ -236,6 +236,14 @@ REFUSED = [
         422,
         "networking.address: address can't be empty; networking.inbound[0].port: port must be in the range [1, 65535]",
     ),
+    (
+        {"dataplaneResource": resource(networking={"address": 1, "inbound": [{"port": "x"}]})},
+        422,
+        (
+            "networking.address: json: cannot unmarshal number into Go value of type string; "
+            "networking.inbound[0].port: json: cannot unmarshal string into Go value of type uint32"
+        ),
+    ),
     ({"dataplaneResource": resource(mesh="nope"), "mesh": "nope"}, 422, 'mesh: mesh "nope" does not exist'),
     ({"dataplaneResource": resource(name="other")}, 422, 'name: "redis-1" is different than in the resource: "other"'),
     ({"dataplaneResource": "{"}, 422, "dataplaneResource: is not JSON"),
