@@ -33,6 +33,8 @@ AGED: Final = End("UNAVAILABLE", "this connection has reached its maximum age; c
 INTERNAL_TEXT: Final = "internal error of the control plane; its log has the reason"
 ABORT_S: Final = 1.0
 """How long telling a client why its stream ends may take; a client that reads nothing is not waited for."""
+LONGEST_TEXT_BYTES: Final = 2500
+"""Of a status, where each may take 3: clients take 8 KiB of trailers, beyond that they see an error of their own."""
 LONGEST_PAUSE_S: Final = 0.25
 """Between the ends of two streams: time for one client to be back elsewhere. More of it would serve nobody."""
 FORCE_S: Final = 5.0
@@ -221,7 +223,7 @@ class AdsServer:
     async def _abort(context: Any, code: str, text: str) -> NoReturn:
         try:
             async with asyncio.timeout(ABORT_S):
-                await context.abort(grpc.StatusCode[code], text)
+                await context.abort(grpc.StatusCode[code], _told(text))
         except (TimeoutError, grpc.aio.InternalError) as error:
             # nobody is there to be told, or nobody reads: gRPC logs every other end than a cancelled one as a failure
             raise asyncio.CancelledError(text) from error
@@ -278,6 +280,11 @@ class AdsServer:
             "connections to the ADS port were closed before they opened a stream: plain text, half open, or not gRPC",
             connections=count,
         )
+
+
+def _told(text: str) -> str:
+    data = text.encode(errors="replace")
+    return text if len(data) <= LONGEST_TEXT_BYTES else data[:LONGEST_TEXT_BYTES].decode(errors="ignore") + " …"
 
 
 def _is_loopback(host: str) -> bool:

@@ -64,6 +64,14 @@ def not_a_number():
         ({"node": node("d.w", carrying({**RESOURCE, "type": "Mesh"}))}, "type: must be Dataplane, got 'Mesh'"),
         ({"node": node("d.w", carrying({**RESOURCE, "name": 5}))}, "name: must be a string that is not empty"),
         ({"node": node("d.w", carrying({**RESOURCE, "networking": 5}))}, "dataplane.resource: networking"),
+        (
+            {"node": node("d.w", carrying({**RESOURCE, "networking": {"address": 1, "outbound": 2}}))},
+            "networking.address: json: cannot unmarshal number into Go value of type string; networking.outbound: must",
+        ),
+        (
+            {"node": node("d.w", carrying({**RESOURCE, "networking": {"inbound": [{"tags": {"é" * 50: 1}}] * 99}}))},
+            "networking.inbound[2].tags",
+        ),
         ({"node": node("d.w", carrying({**RESOURCE, "networking": None}))}, "networking: has to be defined"),
     ],
 )
