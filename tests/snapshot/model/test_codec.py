@@ -336,101 +336,6 @@ def test_what_cannot_be_read(type_name, given, field, message):
 
 
 @pytest.mark.parametrize(
-    ("type_name", "given", "violations"),
-    [
-        (
-            "Dataplane",
-            "networking: {address: 0.0.0.0, inbound: [{port: x, tags: {v: 1, w: a, x: []}}, {port: 1}, {port: y}]}",
-            [
-                ("networking.inbound[0].port", cannot("string", "uint32")),
-                ('networking.inbound[0].tags["v"]', cannot("number", "string")),
-                ('networking.inbound[0].tags["x"]', cannot("array", "string")),
-                ("networking.inbound[2].port", cannot("string", "uint32")),
-            ],
-        ),
-        (
-            "TrafficRoute",
-            """
-            conf:
-              loadBalancer: {maglev: {}, random: {}}
-              http: [{match: {path: {exact: a, regex: b}}}, 7, {modify: {host: {value: a, fromPath: {}}}}]
-            """,
-            [
-                ("conf.loadBalancer", 'only one of "random", "maglev" may be set'),
-                ("conf.http[0].match.path", 'only one of "exact", "regex" may be set'),
-                ("conf.http[1]", "must be an object, not a number"),
-                ("conf.http[2].modify.host", 'only one of "value", "fromPath" may be set'),
-            ],
-        ),
-        # an alternative that cannot be read is given all the same
-        (
-            "TrafficRoute",
-            "conf: {http: [{match: {path: {exact: 1, regex: b}}}]}",
-            [
-                ("conf.http[0].match.path.exact", cannot("number", "string")),
-                ("conf.http[0].match.path", 'only one of "exact", "regex" may be set'),
-            ],
-        ),
-        # maps of messages, and keys that are no texts
-        (
-            "TrafficRoute",
-            "conf: {http: [{match: {headers: {a: 1, .inf: {}, b: {exact: 2}, c: {exact: x}}}}]}",
-            [
-                ('conf.http[0].match.headers["a"]', "must be an object, not a number"),
-                ("conf.http[0].match.headers", "keys must be texts, not a number"),
-                ('conf.http[0].match.headers["b"].exact', cannot("number", "string")),
-            ],
-        ),
-        (
-            "Dataplane",
-            "{.inf: 1, networking: {gateway: {tags: {.inf: a, b: 1}}}, probes: []}",
-            [
-                ("", "keys must be texts, not a number"),
-                ("networking.gateway.tags", "keys must be texts, not a number"),
-                ('networking.gateway.tags["b"]', cannot("number", "string")),
-                ("probes", "must be an object, not an array"),
-            ],
-        ),
-    ],
-)
-def test_everything_that_cannot_be_read_is_told_at_once(type_name, given, violations):
-    with pytest.raises(DecodeError) as raised:
-        read(type_name, given)
-    assert list(raised.value.violations) == violations
-    assert (raised.value.field, raised.value.message) == violations[0]
-    assert str(raised.value) == "; ".join(f"{field}: {message}" if field else message for field, message in violations)
-
-
-@pytest.mark.parametrize(
-    ("count", "told", "last"),
-    [
-        (100, 100, ("networking.inbound[99].port", cannot("string", "uint32"))),
-        (101, 101, ("", "and 1 more")),
-        (2000, 101, ("", "and 1900 more")),
-        (9999, 101, ("", "and 9899 more")),
-        (10_000, 101, ("", "and at least 9900 more")),
-        (50_000, 101, ("", "and at least 9900 more")),
-    ],
-)
-def test_a_hundred_faults_are_named_and_the_others_counted(count, told, last):
-    with pytest.raises(DecodeError) as raised:
-        decode_spec("Dataplane", {"networking": {"inbound": [{"port": "x"}] * count}})
-    assert len(raised.value.violations) == told
-    assert raised.value.violations[-1] == last
-    assert str(raised.value).endswith(f"; {last[1]}" if not last[0] else f"; {last[0]}: {last[1]}")
-
-
-def test_faults_of_several_lists_share_the_hundred():
-    inbound = [{"tags": {f"t{number}": 1 for number in range(60)}}, {"port": "x"}, {"tags": dict.fromkeys("abc", 1)}]
-    with pytest.raises(DecodeError) as raised:
-        decode_spec("Dataplane", {"networking": {"inbound": inbound * 2, "outbound": 1}})
-    found = raised.value.violations
-    assert found[63].field == 'networking.inbound[2].tags["c"]'
-    assert found[99].field == 'networking.inbound[3].tags["t35"]'
-    assert found[100:] == (("", f"and {2 * 64 + 1 - 100} more"),)
-
-
-@pytest.mark.parametrize(
     ("value", "message"),
     [
         (10**6000, cannot("a huge number", "uint32")),
@@ -537,21 +442,6 @@ def test_documents_that_name_nothing(document, field, message):
     with pytest.raises(DecodeError) as raised:
         decode_resource(document)
     assert (raised.value.field, raised.value.message) == (field, message)
-
-
-@pytest.mark.parametrize(
-    ("document", "fields"),
-    [
-        ({"type": 1, "mesh": 2, "name": 3}, ["type", "mesh", "name"]),
-        ({"mesh": 2}, ["type", "mesh"]),
-        ({"type": "Dataplane", "probes": 1, "name": 2, "networking": 3}, ["name", "probes", "networking"]),
-        ({"type": "Dataplane", "mesh": 1, "name": 2}, ["mesh", "name"]),
-    ],
-)
-def test_faults_around_the_spec_come_first(document, fields):
-    with pytest.raises(DecodeError) as raised:
-        decode_resource(document)
-    assert [field for field, _ in raised.value.violations] == fields
 
 
 def test_a_document_of_another_type():
