@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterable
 
 from xds_server.dp.errors import StartError
 
-DEFAULT = 9901
 LOOPBACK = "127.0.0.1"
 HIGHEST = 65535
 _TRIES = 50
@@ -27,12 +26,17 @@ class Claims:
         self._taken = frozenset(taken)
         self._held: dict[int, socket.socket] = {}
 
+    def also_at(self, address: str) -> None:
+        """The admin interface is at this address, which the control plane chose."""
+        if _is_other_ip(address) and address not in self._addresses:
+            self._addresses.append(address)
+
     def claim(self, port: int) -> bool:
-        """Whether the port is free on loopback and on the proxy's address, and is now claimed."""
-        if port in self._held:
-            return True
+        """Whether the port is free on loopback, on the proxy's address and on the admin's, and is now claimed."""
         if port in self._taken or not all(_is_free(address, port) for address in self._addresses):
             return False
+        if port in self._held:
+            return True
         mark = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             mark.bind(f"\0koguma-envoy-admin-{port}")
@@ -63,7 +67,10 @@ class Claims:
         for port in _ports(text):
             if self.claim(port):
                 return port
-        raise StartError(f'unable to find a free port in the range "{text}" for Envoy Admin API to listen on')
+        raise StartError(
+            f'unable to find a free port in the range "{text}" for Envoy Admin API to listen on: each is in use, by a '
+            "port of the Dataplane or by another process; give another --admin-port, or free one"
+        )
 
 
 def _is_other_ip(address: str) -> bool:

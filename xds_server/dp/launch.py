@@ -36,11 +36,14 @@ def either(message: Any, camel: str, snake: str) -> Any:
     return (message.get(camel) or message.get(snake) or {}) if isinstance(message, dict) else {}
 
 
-def admin_port(bootstrap: Mapping[str, Any]) -> int:
-    """The port of Envoy's admin in the bootstrap, 0 without one."""
+def admin_interface(bootstrap: Mapping[str, Any]) -> tuple[str, int]:
+    """Address and port of Envoy's admin in the bootstrap; ("", 0) without one."""
     address = either(either(bootstrap, "admin", "admin"), "address", "address")
-    port = either(either(address, "socketAddress", "socket_address"), "portValue", "port_value")
-    return port if isinstance(port, int) else 0
+    socket_address = either(address, "socketAddress", "socket_address")
+    port = either(socket_address, "portValue", "port_value")
+    if not isinstance(port, int):
+        return "", 0
+    return str(either(socket_address, "address", "address") or ""), port
 
 
 def expects_helpers(bootstrap: Mapping[str, Any]) -> bool:

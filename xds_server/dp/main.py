@@ -6,10 +6,11 @@ import argparse
 import os
 import sys
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from xds_server.dp import admin_port, launch
+from xds_server.dp import launch
+from xds_server.dp.admin_port import Claims
 from xds_server.dp.bootstrap import KUMA_VERSION, Client, endpoint, patiently
 from xds_server.dp.definition import Definition, definition
 from xds_server.dp.envoy_binary import Build, VersionProbe, find
@@ -74,40 +75,67 @@ def start(options: Options, environ: Mapping[str, str]) -> NoReturn:
     probe = VersionProbe(find(options.binary_path))
     trust = trust_for(options, claims(token) if token else {}, (target.host, target.port), environ)
     client = Client(target, trust, _say)
-    claimed = admin_port.Claims(proxy.address(), proxy.listening_ports())
     build = probe.result()
     body = request(options, proxy, token, build)
     body["caCert"] = getattr(trust, "pem", "")
-    if port := _wanted_admin_port(options, proxy, claimed):
-        body["adminPort"] = port
+    claimed = _claims(options, proxy, body)
 
     def ask() -> str:
         return patiently(lambda: client.fetch(body), options.retry_backoff_s, options.retry_max_duration_s, _say)
 
-    text = ask()
-    bootstrap = launch.bootstrap_document(text)
-    chosen = launch.admin_port(bootstrap)
-    if not proxy.admin_port() and chosen and "adminPort" not in body and not claimed.claim(chosen):
-        body["adminPort"] = claimed.any_free()
-        text = ask()
-        bootstrap = launch.bootstrap_document(text)
-    claimed.keep_only(launch.admin_port(bootstrap))
+    text, bootstrap, port = _with_free_admin_port(ask, claimed, body, proxy)
     if launch.expects_helpers(bootstrap):
         _say(
             "this control plane counts on Kuma's helper processes: access logs to TCP and merged metrics will not work"
         )
     path = launch.config_path(text, bootstrap, options.config_dir)
-    _say(f"starting Envoy for {proxy.mesh}.{proxy.name}, admin on port {launch.admin_port(bootstrap) or 'none'}")
+    _say(f"starting Envoy for {proxy.mesh}.{proxy.name}, admin on port {port or 'none'}")
     launch.become(launch.arguments(probe.binary, path, options, build), environ)
 
 
-def _wanted_admin_port(options: Options, proxy: Definition, claimed: admin_port.Claims) -> int:
-    """The port to ask for, 0 to take the control plane's: it has the last word where the Dataplane names one."""
-    if proxy.admin_port():
-        return 0
+def _claims(options: Options, proxy: Definition, body: dict[str, Any]) -> Claims:
+    """What is claimed before the control plane is asked: a port that the user chose. Raises StartError if it is taken.
+
+    The Dataplane's own word counts for more than the flag. Without either, the control plane chooses.
+    """
+    if port := proxy.admin_port():
+        if options.admin_port:
+            _say(f"--admin-port {options.admin_port} has no effect: the Dataplane says networking.admin.port: {port}")
+        claimed = Claims(proxy.address(), ())  # that it differs from the Dataplane's other ports is its validation's
+        if not claimed.claim(port):
+            raise StartError(_taken(port, proxy))
+        return claimed
+    claimed = Claims(proxy.address(), proxy.listening_ports())
     if options.admin_port:
-        return claimed.first_of(options.admin_port)
-    return 0 if claimed.claim(admin_port.DEFAULT) else claimed.any_free()
+        body["adminPort"] = claimed.first_of(options.admin_port)
+    return claimed
+
+
+def _with_free_admin_port(
+    ask: Callable[[], str], claimed: Claims, body: dict[str, Any], proxy: Definition
+) -> tuple[str, Mapping[str, Any], int]:
+    """The bootstrap as text and as data, and its admin port, claimed; 0 where the control plane wants no admin.
+
+    If the port that the control plane chose is taken, it is asked once more, for a free one. Raises StartError.
+    """
+    while True:
+        text = ask()
+        bootstrap = launch.bootstrap_document(text)
+        address, port = launch.admin_interface(bootstrap)
+        claimed.also_at(address)
+        if not port or claimed.claim(port):
+            claimed.keep_only(port)
+            return text, bootstrap, port
+        if "adminPort" in body or proxy.admin_port():
+            raise StartError(_taken(port, proxy))
+        body["adminPort"] = claimed.any_free()
+
+
+def _taken(port: int, proxy: Definition) -> str:
+    return (
+        f"port {port} for Envoy's admin is taken: another process has it, or this user may not open it; "
+        f"free it, or set another networking.admin.port in Dataplane {proxy.mesh}.{proxy.name}"
+    )
 
 
 def _token(options: Options) -> str:

@@ -94,18 +94,22 @@ def pin(path: Path) -> str:
 
 
 class DpServer:
-    """Answers /bootstrap with `answers` in turn, the last one for ever; keeps what it was asked."""
+    """Answers /bootstrap with `answers` in turn, the last one for ever; keeps what it was asked.
+
+    With `admin_port` it answers as a control plane does of which that is the configured one: 0 is no admin at all.
+    """
 
     def __init__(self, pem: Path) -> None:
         self.pem = pem
         self.answers: list[tuple[int, str]] = [(200, BOOTSTRAP.format(port=19901))]
+        self.admin_port: int | None = None
         self.requests: list[dict] = []
         stub = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 stub.requests.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-                status, body = stub.answers[0] if len(stub.answers) == 1 else stub.answers.pop(0)
+                status, body = stub.answer(stub.requests[-1])
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(body.encode())))
                 self.end_headers()
@@ -122,6 +126,14 @@ class DpServer:
         self.url = f"https://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
         self._thread.start()
+
+    def answer(self, request: dict) -> tuple[int, str]:
+        if self.admin_port is None:
+            return self.answers[0] if len(self.answers) == 1 else self.answers.pop(0)
+        resource = json.loads(request["dataplaneResource"] or "{}")
+        named = resource.get("networking", {}).get("admin", {}).get("port", 0)
+        port = named or request.get("adminPort", 0) or self.admin_port
+        return 200, BOOTSTRAP.format(port=port) if port else BOOTSTRAP.partition("admin:")[0]
 
     def close(self) -> None:
         self._server.shutdown()
@@ -202,8 +214,17 @@ def dp_server(cp_pem: Path):
     server.close()
 
 
-@pytest.fixture
-def kuma_dp(tmp_path: Path, dp_server: DpServer) -> KumaDp:
-    dp = KumaDp(tmp_path, dp_server.url)
+def _kuma_dp(directory: Path, dp_server: DpServer) -> KumaDp:
+    dp = KumaDp(directory, dp_server.url)
     dp.token.write_text(jwt(Name="backend-1", Mesh="default", CpPin=pin(dp_server.pem)))
     return dp
+
+
+@pytest.fixture
+def kuma_dp(tmp_path: Path, dp_server: DpServer) -> KumaDp:
+    return _kuma_dp(tmp_path, dp_server)
+
+
+@pytest.fixture
+def two_kuma_dps(tmp_path_factory: pytest.TempPathFactory, dp_server: DpServer) -> list[KumaDp]:
+    return [_kuma_dp(tmp_path_factory.mktemp(name), dp_server) for name in ("one", "two")]

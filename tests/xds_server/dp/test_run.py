@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -205,58 +206,123 @@ def test_a_port_without_tls_is_named_as_such(kuma_dp) -> None:
     assert "does not speak TLS; --cp-address is the control plane's DP server" in err
 
 
-class TestTheAdminPort:
-    def test_moves_when_the_default_of_the_control_plane_is_taken(self, kuma_dp, dp_server) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            dp_server.answers = [
-                (200, f"admin: {{address: {{socketAddress: {{portValue: {taken.getsockname()[1]}}}}}}}")
-            ]
-            assert kuma_dp.run().returncode == 0
-        assert dp_server.requests[-1]["adminPort"] not in {0, taken}
-        assert all("adminPort" in request for request in dp_server.requests[1:])
+@pytest.fixture
+def taken_port():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        yield taken.getsockname()[1]
 
-    def test_is_the_dataplanes_where_it_names_one(self, kuma_dp, dp_server) -> None:
-        kuma_dp.dataplane.write_text(kuma_dp.dataplane.read_text() + "  admin: {port: 12345}\n")
+
+def _port_of_envoy(kuma_dp) -> int:
+    address = json.loads(kuma_dp.recorded("config")).get("admin", {}).get("address", {})
+    return address.get("socketAddress", {}).get("portValue", 0)
+
+
+class TestTheAdminPort:
+    def test_is_the_control_planes_whatever_else_is_taken(self, kuma_dp, dp_server) -> None:
+        dp_server.admin_port = _port_nobody_has()
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", 9901)):
+            assert kuma_dp.run().returncode == 0
+        assert _port_of_envoy(kuma_dp) == dp_server.admin_port
+        assert ["adminPort" in request for request in dp_server.requests] == [False]
+
+    def test_stays_off_where_the_control_plane_wants_none(self, kuma_dp, dp_server) -> None:
+        dp_server.admin_port = 0
+        done = kuma_dp.run()
+        assert (done.returncode, _port_of_envoy(kuma_dp)) == (0, 0)
+        assert ["adminPort" in request for request in dp_server.requests] == [False]
+        assert "admin on port none" in done.stderr
+
+    @pytest.mark.parametrize("where", ["127.0.0.1", "127.0.0.2"], ids=["loopback", "where the Dataplane listens"])
+    def test_moves_when_that_of_the_control_plane_is_taken(self, kuma_dp, dp_server, where) -> None:
+        kuma_dp.dataplane.write_text(kuma_dp.dataplane.read_text().replace("{{ address }}", "127.0.0.2"))
+        with socket.create_server((where, 0)) as taken:
+            dp_server.admin_port = taken.getsockname()[1]
+            assert kuma_dp.run().returncode == 0
+        first, second = dp_server.requests
+        assert "adminPort" not in first
+        assert _port_of_envoy(kuma_dp) == second["adminPort"] not in {0, dp_server.admin_port}
+
+    def test_moves_when_the_dataplane_itself_needs_that_of_the_control_plane(self, kuma_dp, dp_server) -> None:
+        dp_server.admin_port = 8000
         assert kuma_dp.run().returncode == 0
+        assert _port_of_envoy(kuma_dp) not in {0, 8000}
+
+    def test_that_the_dataplane_names_is_not_asked_for(self, kuma_dp, dp_server) -> None:
+        port, dp_server.admin_port = _port_nobody_has(), 9901
+        kuma_dp.dataplane.write_text(kuma_dp.dataplane.read_text() + f"  admin: {{port: {port}}}\n")
+        done = kuma_dp.run("--admin-port=1-65535")
+        assert (done.returncode, _port_of_envoy(kuma_dp)) == (0, port)
         assert "adminPort" not in dp_server.requests[0]
+        assert f"--admin-port 1-65535 has no effect: the Dataplane says networking.admin.port: {port}" in done.stderr
+
+    def test_that_the_dataplane_names_and_another_has_is_an_error_here(self, kuma_dp, dp_server, taken_port) -> None:
+        kuma_dp.dataplane.write_text(kuma_dp.dataplane.read_text() + f"  admin: {{port: {taken_port}}}\n")
+        done = kuma_dp.run()
+        assert (done.returncode, dp_server.requests) == (1, [])
+        assert f"Error: port {taken_port} for Envoy's admin is taken" in done.stderr
+        assert "set another networking.admin.port in Dataplane default.backend-1" in done.stderr
+
+    def test_that_a_stored_dataplane_names_and_another_has_is_an_error_too(
+        self, kuma_dp, dp_server, taken_port
+    ) -> None:
+        dp_server.answers = [(200, f"admin: {{address: {{socketAddress: {{portValue: {taken_port}}}}}}}")]
+        done = kuma_dp.run("--name=backend-1", "--mesh=default", kuma_dp.usual[0], *kuma_dp.usual[-2:], usual=False)
+        assert (done.returncode, len(dp_server.requests)) == (1, 2)
+        assert f"Error: port {taken_port} for Envoy's admin is taken" in done.stderr
 
     def test_of_a_flag_is_asked_for(self, kuma_dp, dp_server) -> None:
-        free = _port_nobody_has()
+        free, dp_server.admin_port = _port_nobody_has(), 0
         done = kuma_dp.run(f"--admin-port={free}")
-        assert dp_server.requests[0]["adminPort"] == free
+        assert dp_server.requests[0]["adminPort"] == _port_of_envoy(kuma_dp) == free
         assert "--admin-port is deprecated" in done.stderr
 
+    def test_of_a_flag_that_another_has_is_an_error_here(self, kuma_dp, dp_server, taken_port) -> None:
+        done = kuma_dp.run(f"--admin-port={taken_port}")
+        assert (done.returncode, dp_server.requests) == (1, [])
+        assert f'unable to find a free port in the range "{taken_port}" for Envoy Admin API' in done.stderr
+        assert "give another --admin-port" in done.stderr
 
-def test_two_proxies_of_one_host_start_together(kuma_dp, dp_server) -> None:
-    """Both see the default port free; a claim that lasts over exec keeps them apart."""
-    kuma_dp.envoy.write_text(kuma_dp.envoy.read_text() + "exec sleep 60\n")
-    processes = [kuma_dp.popen() for _ in range(2)]
+
+def test_two_proxies_of_one_host_start_together(two_kuma_dps, dp_server) -> None:
+    """Both find the control plane's port free; a claim that lasts over exec keeps their Envoys apart."""
+    dp_server.admin_port = _port_nobody_has()
+    real = f"--binary-path={find('')}"
+    processes = [dp.popen(*dp.usual[:-1], real, usual=False) for dp in two_kuma_dps]
     try:
-        deadline = time.monotonic() + 20
-        while len(dp_server.requests) < 2 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        ports = [request.get("adminPort", 9901) for request in dp_server.requests[:2]]
-        assert len(set(ports)) == 2
+        started = [_until_it_serves(process) for process in processes]
     finally:
         for process in processes:
-            process.kill()
-            with process:
-                pass
+            _end(process)
+    ports = [re.search(r"admin address: 127\.0\.0\.1:(\d+)", text)[1] for text in started]
+    assert len(set(ports)) == 2, started
+    assert str(dp_server.admin_port) in ports
+    assert not [line for text in started for line in text.splitlines() if "cpuset" in line]
+
+
+def _until_it_serves(process: subprocess.Popen[str]) -> str:
+    """What it said until Envoy served."""
+    lines = []
+    for line in process.stderr:
+        lines.append(line)
+        if "starting main dispatch loop" in line:
+            break
+    return "".join(lines)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    with process:
+        process.terminate()
+        process.communicate(timeout=20)
 
 
 def test_a_real_envoy_reads_the_bootstrap_from_memory(kuma_dp, dp_server) -> None:
     port = _port_nobody_has()
     dp_server.answers = [(200, dp_server.answers[0][1].replace("19901", str(port)))]
-    with kuma_dp.popen(*kuma_dp.usual[:-1], f"--binary-path={find('')}", "--concurrency=1", usual=False) as process:
-        lines = []
-        for line in process.stderr:
-            lines.append(line)
-            if "starting main dispatch loop" in line:
-                break
-        process.terminate()
-        process.communicate(timeout=20)
-    assert any("starting main dispatch loop" in line for line in lines), "".join(lines)
-    assert process.returncode == 0
+    process = kuma_dp.popen(*kuma_dp.usual[:-1], f"--binary-path={find('')}", "--concurrency=1", usual=False)
+    said = _until_it_serves(process)
+    _end(process)
+    assert "starting main dispatch loop" in said
+    assert process.returncode == 0, said
 
 
 def test_without_helpers_it_says_what_kumas_control_plane_counts_on(kuma_dp, dp_server) -> None:
