@@ -76,6 +76,10 @@ def test_redis_and_backend_on_one_machine(mesh: TestMesh, tmp_path: Path) -> Non
             processes[1].wait_until(answered, "redis answering through both Envoys")
             listed = json.loads(shell("kumactl get dataplanes -o json"))
             assert {item["name"] for item in listed["items"]} == {"redis-1", socket.gethostname().split(".")[0]}
+            for name in ("redis-1", socket.gethostname().split(".")[0]):
+                dump = mesh.rest.get(f"/meshes/default/dataplanes/{name}/xds")
+                assert dump.status_code == 200, dump.text
+                assert dump.json()["configs"][0]["bootstrap"]["node"]["id"] == f"default.{name}"
             table = shell("kumactl get dataplanes")
             assert "kuma.io/service=redis" in table
         finally:

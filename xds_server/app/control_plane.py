@@ -282,6 +282,7 @@ class ControlPlane:
             client_cert=core.certificate.pair.cert_file,
             client_key=core.certificate.pair.key_file,
             issues=core.reconciler.issues,
+            admin_port=lambda proxy: node.admin_port if (node := core.reconciler.node(proxy)) else None,
         )
         app, api = api_app(parts), self._config.api_server
         if api.http.enabled:
