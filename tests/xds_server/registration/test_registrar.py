@@ -138,8 +138,8 @@ async def test_another_run_is_refused_while_the_old_stream_answers(cp, store):
     assert str(raised.value) == (
         PREFIX + 'the name "a" in mesh "default" is taken by kuma-dp run "run-1" at 192.0.2.1:5 (control plane cp-1), '
         'whose connection is open; refused is kuma-dp run "run-2" at 192.0.2.2:6 (control plane cp-1). '
-        "Stop the other one, or choose another name; if its machine has fallen silent, try again when the keepalive has "
-        "noticed (xdsServer.keepalive, 40 s)"
+        "Stop the other one, or choose another name; if its machine has fallen silent, try again when the keepalive "
+        "has noticed (xdsServer.keepalive, 40 s)"
     )
     assert (await stored_lease(store)).run_id == "run-1"
 
