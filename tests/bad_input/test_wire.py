@@ -20,6 +20,7 @@ HEALTH_METHOD = "/envoy.service.health.v3.HealthDiscoveryService/StreamHealthChe
 HTTP = b"GET / HTTP/1.1\r\nhost: koguma\r\n\r\n"
 HALF_HELLO = b"\x16\x03\x01\x02\x00\x01\x00"
 GARBAGE_HELLO = b"\x16\x03\x01\x00\x20" + b"\xff" * 32
+HALF_BODY = b"PUT /bootstrap HTTP/1.1\r\nhost: koguma\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{"
 TLS_PORTS, PLAIN_PORTS = ("xds", "dp", "rest_tls"), ("rest", "diagnostics")
 
 
@@ -50,6 +51,8 @@ async def test_silent_and_half_open_peers_and_streams_are_ended_on_every_port(pl
     cases += [(name, b"", True) for name in TLS_PORTS]
     cases += [(name, hello, False) for name in PLAIN_PORTS for hello in (b"", b"GET / HT", HTTP[:-2])]
     cases += [("rest", b"PUT /meshes/x HTTP/1.1\r\n", False), ("xds", HTTP, True), ("xds", HTTP, False)]
+    cases += [("rest", HALF_BODY.replace(b"bootstrap", b"meshes/x"), False), ("dp", HALF_BODY, True)]
+    cases += [("rest_tls", HALF_BODY.replace(b"bootstrap", b"meshes/x"), True), ("diagnostics", HALF_BODY, False)]
     counted = plane.metric("koguma_stream_events", event="silent_connections")
     waiting = asyncio.gather(*(until_closed(plane.ports[name], hello, tls=tls) for name, hello, tls in cases))
     streams = [open_stream(method, plane.token()) for method in (DELTA_METHOD, SOTW_METHOD, HEALTH_METHOD)]
@@ -61,7 +64,7 @@ async def test_silent_and_half_open_peers_and_streams_are_ended_on_every_port(pl
     assert not slow
     assert set(await ends) == {("DEADLINE_EXCEEDED", "no request within 10 s of opening the stream")}
     await neighbour.is_served()
-    silent = len([case for case in cases if case[0] == "xds"])
+    silent = len(cases)
     await eventually(
         lambda: plane.metric("koguma_stream_events", event="silent_connections") >= counted + silent, "counting them"
     )

@@ -10,13 +10,18 @@ import contextlib
 import fcntl
 import termios
 from array import array
+from collections.abc import Callable
 from typing import Final
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 SILENCE_S: Final = 8.0
-"""How long a connection may take to finish TLS, and a peer to finish what it began to send."""
+"""How long a connection may take to finish TLS, a peer to finish a head or a body that nobody reads any more, and how
+long it may pause within a body that is waited for."""
+_LOOK_S: Final = 1.0
+"""How often to look whether a peer still waits for us."""
+_GOODBYE_S: Final = 1.0
 STALL_S: Final = 15.0
 _LEAST_TAKEN: Final = 16 * 1024
 """Bytes of a waiting answer that a peer must take within `STALL_S`."""
@@ -25,10 +30,12 @@ _LEAST_TAKEN: Final = 16 * 1024
 class Connection(H11Protocol):
     """Uvicorn's protocol, which bounds only the pause between two requests.
 
-    Bounded here: the head of the first request and of every later one, a body that nobody reads any more, and an answer
-    that the peer does not take.
+    Bounded here: the head of the first request and of every later one, the pauses within a body, a body that nobody
+    reads any more, and an answer that the peer does not take. `silent` is told of each peer that is closed because it
+    sent too little.
     """
 
+    silent: Callable[[], None] = staticmethod(lambda: None)
     _owing: asyncio.TimerHandle | None = None
     _taking: asyncio.TimerHandle | None = None
     opened_s = 0.0
@@ -37,7 +44,7 @@ class Connection(H11Protocol):
         """The first request is owed from now on."""
         super().connection_made(transport)
         self.opened_s = self.loop.time()
-        self._owing = self.loop.call_later(SILENCE_S, transport.abort)
+        self._owing = self.loop.call_later(SILENCE_S, self._give_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Nothing is owed any more."""
@@ -75,10 +82,44 @@ class Connection(H11Protocol):
 
     def _watch_peer(self) -> None:
         nothing_begun = self.conn.their_state is h11.IDLE and not self.conn.trailing_data[0]
-        if not self.is_idle or (nothing_begun and self.cycle is not None):
+        if not self.is_idle:
+            self._owe_nothing()
+            if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
+                self._watch_body()
+        elif nothing_begun and self.cycle is not None:
             self._owe_nothing()
         elif self._owing is None:
-            self._owing = self.loop.call_later(SILENCE_S, self.transport.abort)
+            self._owing = self.loop.call_later(SILENCE_S, self._give_up)
+
+    def _watch_body(self) -> None:
+        """The next piece of the body is owed once we take it: not before it is invited, nor while we do not read."""
+        waits_for_us = self.flow.read_paused or self.cycle.waiting_for_100_continue
+        if waits_for_us and not self.is_idle:
+            self._owing = self.loop.call_later(_LOOK_S, self._watch_body)
+        else:
+            self._owing = self.loop.call_later(SILENCE_S, self._end_body)
+
+    def _end_body(self) -> None:
+        if self.cycle.response_started:
+            self._give_up()
+        else:
+            self._refuse_body()
+
+    def _refuse_body(self) -> None:
+        """Say why and close; TLS would wait for the peer's own goodbye, so that has an end too."""
+        text = f"The body of the request paused for {SILENCE_S:g} s".encode()
+        headers = [("content-type", "text/plain"), ("content-length", str(len(text))), ("connection", "close")]
+        for event in (h11.Response(status_code=408, headers=headers), h11.Data(data=text), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+        self.transport.close()
+        self._owing = self.loop.call_later(_GOODBYE_S, self.transport.abort)
+        self.silent()
+
+    def _give_up(self) -> None:
+        self.transport.abort()
+        self.silent()
 
     def _owe_nothing(self) -> None:
         if self._owing is not None:

@@ -48,7 +48,10 @@ class ServeError(Exception):
 
 
 class Server:
-    """One listener. `setting` is the key that the operator would change when the port is taken."""
+    """One listener. `setting` is the key that the operator would change when the port is taken.
+
+    `plaintext` is told of plain text on this port of TLS, `silent` of each peer closed because it sent too little.
+    """
 
     def __init__(
         self,
@@ -56,9 +59,11 @@ class Server:
         setting: str,
         tls: TlsPair | None = None,
         plaintext: Callable[[int], None] = lambda _port: None,
+        silent: Callable[[], None] = lambda: None,
     ) -> None:
         self._setting = setting
         self._plaintext = plaintext
+        self._silent = silent
         self._warned = False
         self._complained_s = float("-inf")
         self._config = uvicorn.Config(
@@ -181,7 +186,9 @@ class Server:
                     self._protocol, peer, ssl=self._tls, ssl_handshake_timeout=SILENCE_S
                 )
                 return
-        except (OSError, TimeoutError):  # the peer went away, was silent, or cannot agree on TLS
+        except (TimeoutError, ConnectionAbortedError):  # silent from the first byte on, or within the handshake
+            self._silent()
+        except OSError:  # the peer went away, or cannot agree on TLS
             pass
         except asyncio.CancelledError:
             peer.close()
@@ -200,7 +207,9 @@ class Server:
             await loop.sock_sendall(peer, _WRONG_SCHEME)
 
     def _protocol(self) -> asyncio.Protocol:
-        return Connection(self._config, self._state, {}, asyncio.get_running_loop())
+        connection = Connection(self._config, self._state, {}, asyncio.get_running_loop())
+        connection.silent = self._silent
+        return connection
 
 
 def _context(pair: TlsPair) -> ssl.SSLContext:

@@ -7,12 +7,14 @@ import contextlib
 import secrets
 import socket
 from collections.abc import Coroutine
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 import structlog
+from starlette.types import ASGIApp
 
 from snapshot.engine.engine import Engine
 from snapshot.registry import descriptor
@@ -94,7 +96,7 @@ class ControlPlane:
     async def _start(self) -> None:
         config, clock = self._config, self._clock
         await self._serve_http(
-            Server(diagnostics_app(self.telemetry, lambda: self._not_ready), "diagnostics.serverPort"),
+            self._http_server(diagnostics_app(self.telemetry, lambda: self._not_ready), "diagnostics.serverPort"),
             EVERYWHERE,
             config.diagnostics.server_port,
             "diagnostics",
@@ -266,7 +268,7 @@ class ControlPlane:
             core.registrar.taken,
         )
         app = bootstrap_app(generator, self.telemetry.dp)
-        server = Server(app, "dpServer.port", certificate.pair, self.telemetry.plaintext_on_tls)
+        server = self._http_server(app, "dpServer.port", certificate.pair)
         await self._serve_http(server, EVERYWHERE, config.dp_server.port, "dp")
         certificate.subscribe(server.reload)
         certificate.subscribe(lambda renewed: setattr(generator, "tls", renewed))
@@ -286,12 +288,18 @@ class ControlPlane:
         )
         app, api = api_app(parts), self._config.api_server
         if api.http.enabled:
-            await self._serve_http(Server(app, "apiServer.http.port"), api.http.interface, api.http.port, "api")
+            await self._serve_http(
+                self._http_server(app, "apiServer.http.port"), api.http.interface, api.http.port, "api"
+            )
         if api.https.enabled:
             own = await self._certificate(api.https.tls_cert_file, api.https.tls_key_file)
-            server = Server(app, "apiServer.https.port", own.pair, self.telemetry.plaintext_on_tls)
+            server = self._http_server(app, "apiServer.https.port", own.pair)
             await self._serve_http(server, api.https.interface, api.https.port, "api over TLS")
             own.subscribe(server.reload)
+
+    def _http_server(self, app: ASGIApp, setting: str, tls: TlsPair | None = None) -> Server:
+        silent = partial(self.telemetry.stream_event, "silent_connections")
+        return Server(app, setting, tls, self.telemetry.plaintext_on_tls, silent)
 
     async def _serve_http(self, server: Server, host: str, port: int, name: str) -> None:
         bound = await server.start(host, port)

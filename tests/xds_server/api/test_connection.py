@@ -21,15 +21,28 @@ LARGE = 8 * 1024 * 1024
 
 async def answer(scope, receive, send):
     body = b"x" * LARGE if scope["path"] == "/large" else b"done"
+    if scope["path"] == "/read":
+        while (message := await receive())["type"] == "http.request" and message["more_body"]:
+            pass
+        body = message["type"].encode()
+    if scope["path"] == "/busy":
+        await asyncio.sleep(1)
     await Response(body)(scope, receive, send)
 
 
 @pytest.fixture
-async def server(monkeypatch):
+def silent():
+    """One item for each peer that was counted as silent."""
+    return []
+
+
+@pytest.fixture
+async def server(monkeypatch, silent):
     monkeypatch.setattr(connection, "SILENCE_S", 0.4)
     monkeypatch.setattr(connection, "STALL_S", 0.3)
+    monkeypatch.setattr(connection, "_LOOK_S", 0.1)
     monkeypatch.setattr(serve, "_YOUNG_S", 0.2)
-    made = Server(answer, "x")
+    made = Server(answer, "x", silent=lambda: silent.append(1))
     made.port = await made.start("127.0.0.1", 0)
     yield made
     await made.stop(0.1)
@@ -65,10 +78,99 @@ async def seconds_until_closed(reader, writer, drip=b""):
     ],
     ids=["nothing", "first head", "second head", "second head, silent", "unread body", "unread chunks"],
 )
-async def test_what_a_peer_began_it_must_finish_in_time(server, sent, drip):
+async def test_what_a_peer_began_it_must_finish_in_time_and_is_counted(server, silent, sent, drip):
     reader, writer = await connected(server)
     writer.write(sent)
     assert 0.3 < await seconds_until_closed(reader, writer, drip) < 1.5
+    assert len(silent) == 1
+
+
+PUT = b"PUT /read HTTP/1.1\r\nHost: localhost\r\n"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        PUT + b"Content-Length: 100\r\n\r\n",
+        PUT + b"Content-Length: 100\r\n\r\na",
+        PUT + b"Transfer-Encoding: chunked\r\n\r\n64\r\na",
+        GET + PUT + b"Content-Length: 100\r\n\r\na",
+        PUT + b"Expect: 100-continue\r\nContent-Length: 100\r\n\r\n",
+    ],
+    ids=["nothing of it", "a byte", "of a chunk", "of the second request", "after the invitation"],
+)
+@pytest.mark.parametrize("more", [b"", b"b"], ids=["silent at once", "silent later"])
+async def test_a_body_that_stops_is_refused_in_time_and_counted(server, silent, sent, more):
+    reader, writer = await connected(server)
+    writer.write(sent)
+    await asyncio.sleep(0.3)
+    writer.write(more)
+    began_s = time.monotonic()
+    answers = await asyncio.wait_for(reader.read(), 3)
+    assert time.monotonic() - began_s < 1
+    assert b"HTTP/1.1 408 " in answers
+    assert answers.endswith(b"The body of the request paused for 0.4 s")
+    assert len(silent) == 1
+    writer.close()
+
+
+async def test_a_body_that_stops_ends_behind_tls_too(parts, monkeypatch, silent):
+    """TLS ends with a goodbye of both sides: a peer that keeps its own back does not keep the connection."""
+    monkeypatch.setattr(connection, "SILENCE_S", 0.4)
+    monkeypatch.setattr(connection, "_GOODBYE_S", 0.2)
+    server = Server(answer, "x", parts.tls, silent=lambda: silent.append(1))
+    port = await server.start("127.0.0.1", 0)
+
+    def until_closed() -> None:
+        context = ssl.create_default_context(cafile=parts.tls.cert_file)
+        peer = context.wrap_socket(socket.create_connection(("127.0.0.1", port), 5), server_hostname="localhost")
+        peer.sendall(PUT + b"Content-Length: 100\r\n\r\na")
+        with socket.socket(fileno=peer.detach()) as without_tls, contextlib.suppress(ConnectionResetError):
+            without_tls.settimeout(5)
+            while without_tls.recv(4096):
+                pass
+
+    await asyncio.wait_for(asyncio.to_thread(until_closed), 3)
+    assert (server.open_connections, len(silent)) == (0, 1)
+    await server.stop(0.1)
+
+
+async def test_a_body_may_be_slow_as_long_as_it_goes_on(server, silent):
+    reader, writer = await connected(server)
+    writer.write(PUT + b"Content-Length: 8\r\n\r\n")
+    for _ in range(8):
+        await asyncio.sleep(0.2)
+        writer.write(b"a")
+    assert b"http.request" in await asyncio.wait_for(reader.readuntil(b"http.request"), 2)
+    assert silent == []
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [b"Content-Length: 1000000\r\n\r\n" + b"a" * 999_000, b"Content-Length: 9\r\nExpect: 100-continue\r\n\r\n"],
+    ids=["not read", "not invited"],
+)
+async def test_a_peer_that_waits_for_us_is_not_silent(server, silent, more):
+    reader, writer = await connected(server)
+    writer.write(b"PUT /busy HTTP/1.1\r\nHost: localhost\r\n" + more)
+    assert b"done" in await asyncio.wait_for(reader.readuntil(b"done"), 3)
+    assert silent == []
+    writer.close()
+
+
+async def test_a_silent_handshake_is_counted(parts, monkeypatch, silent):
+    monkeypatch.setattr(serve, "SILENCE_S", 0.3)
+    server = Server(answer, "x", parts.tls, silent=lambda: silent.append(1))
+    server.port = await server.start("127.0.0.1", 0)
+    for hello in (b"", b"\x16\x03\x01\x02\x00\x01\x00"):
+        reader, writer = await connected(server)
+        writer.write(hello)
+        with contextlib.suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(), 3) == b""
+        writer.close()
+    assert len(silent) == 2
+    await server.stop(0.1)
 
 
 async def test_between_two_requests_a_peer_may_pause(server):
