@@ -137,9 +137,9 @@ async def test_a_body_that_stops_ends_behind_tls_too(parts, monkeypatch, silent)
 
 async def test_a_body_may_be_slow_as_long_as_it_goes_on(server, silent):
     reader, writer = await connected(server)
-    writer.write(PUT + b"Content-Length: 8\r\n\r\n")
-    for _ in range(8):
-        await asyncio.sleep(0.2)
+    writer.write(PUT + b"Content-Length: 16\r\n\r\n")
+    for _ in range(16):
+        await asyncio.sleep(0.05)
         writer.write(b"a")
     assert b"http.request" in await asyncio.wait_for(reader.readuntil(b"http.request"), 2)
     assert silent == []
