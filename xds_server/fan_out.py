@@ -18,6 +18,8 @@ from snapshot.model.meta import ProxyKey
 from snapshot.topology.proxy import NodeInfo
 from xds_server.clock import Clock
 
+PER_TURN: Final = 200
+"""Most connected nodes told in one turn of the loop: their writers run in the next, and must not hold it (XP-128)."""
 WINDOW_MIN_S: Final = 0.010
 WINDOW_MAX_S: Final = 1.0
 WINDOW_PER_COST: Final = 1.0
@@ -125,8 +127,10 @@ class FanOut:
             told = {}
         else:
             self._withheld = {}
-        for proxy, changes in told.items():
+        for number, (proxy, changes) in enumerate(told.items(), 1):
             self._tell(proxy, changes, self._since_s)
+            if number % PER_TURN == 0:
+                await asyncio.sleep(0)
         await asyncio.sleep(0)
         if told:
             now_s = self._clock.monotonic_s()

@@ -1,12 +1,14 @@
 """Who is woken when, and what withheld news are folded into."""
 
+import asyncio
+
 import pytest
 
 from snapshot.cache.snapshot import Changes
 from snapshot.model.meta import ProxyKey
 from snapshot.topology.proxy import NodeInfo
 from tests.support.clock import FakeClock
-from xds_server.fan_out import FanOut, NodeHandle
+from xds_server.fan_out import PER_TURN, FanOut, NodeHandle
 
 A, B = ProxyKey("default", "a"), ProxyKey("default", "b")
 
@@ -120,3 +122,20 @@ async def test_the_window_grows_with_what_waking_takes_and_with_the_proxies_that
     await fan_out.offer(dict.fromkeys(told, news("told")), 0)
     await fan_out.offer({told[0]: news("withheld")}, 0)
     assert fan_out.due_in_s == pytest.approx(max(window_s, 0.010))
+
+
+async def test_many_proxies_are_told_in_groups_so_that_no_turn_of_the_loop_is_long(fan_out, join, clock):
+    turn, told = 0, []
+    proxies = [ProxyKey("default", f"p{number}") for number in range(2 * PER_TURN + 50)]
+    for proxy in proxies:
+        join(proxy, lambda _changes, p=proxy: told.append((turn, p)))
+    await fan_out.offer({proxy: news("first") for proxy in proxies}, 0)
+    told.clear()
+    clock.jump(5)
+    offering = asyncio.ensure_future(fan_out.offer({proxy: news("1") for proxy in proxies}, 0))
+    while not offering.done():
+        await asyncio.sleep(0)
+        turn += 1
+    turns = [turn for turn, _ in told]
+    assert [turns.count(one) for one in sorted(set(turns))] == [PER_TURN, PER_TURN, 50]
+    assert [proxy for _, proxy in told] == proxies

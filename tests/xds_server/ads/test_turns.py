@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import statistics
 import time
 
 import pytest
@@ -16,8 +17,12 @@ from snapshot.model.meta import ProxyKey
 from tests.support.storm import storm_of
 from xds_server.ads.flow import TURN_BYTES, TURN_WRITERS, Turns
 from xds_server.app.main import GC_THRESHOLDS
+from xds_server.fan_out import PER_TURN
 
 STEP_S = 0.05
+MANY = 1000
+PUSHES = 3
+"""Of the longest turns of so many pushes the middle one counts: one may meet whatever else the machine does."""
 
 
 @pytest.fixture
@@ -81,28 +86,35 @@ async def test_no_step_holds_the_loop_while_2_mb_go_to_every_stream(harness, cou
     for proxy in proxies:
         harness.nodes.publish(proxy, XdsResource.of(CLUSTER, "redis", Cluster(name="redis")))
         harness.nodes.publish(proxy, XdsResource(ENDPOINT, "redis", b""))
-    longest_s, whole_s = 0.0, 0.0
+    longest_s: list[float] = []
+    whole_s = 0.0
 
     async def watch() -> None:
         """CPU of each turn of the loop: other programs of the machine do not count."""
-        nonlocal longest_s, whole_s
+        nonlocal whole_s
         while True:
             before_s = time.thread_time()
             await asyncio.sleep(0)
             step_s = time.thread_time() - before_s
-            longest_s, whole_s = max(longest_s, step_s), whole_s + step_s
+            longest_s[-1], whole_s = max(longest_s[-1], step_s), whole_s + step_s
 
     async with storm_of(count, harness.port, harness.pair.cert_pem, delta=delta) as storm:
         assert await asyncio.wait_for(storm.stdout.readline(), 60) == b"full\n"
-        storm.stdin.write(b"want 10.0.0.2\n")
-        await asyncio.sleep(0.1)
-        big = XdsResource(ENDPOINT, "redis", b"x" * (2 << 20) + b"10.0.0.2")
-        watching = asyncio.ensure_future(watch())
-        for proxy in proxies:
-            harness.nodes.states[proxy].resources[ENDPOINT]["redis"] = big
-        for handle in harness.nodes.handles:
-            handle.listener(Changes({ENDPOINT: frozenset({"redis"})}))
-        assert await asyncio.wait_for(storm.stdout.readline(), 120) == b"have 10.0.0.2\n"
-        watching.cancel()
-    # of the thousand, a turn may be no more than a small share of the push: seconds differ from machine to machine
-    assert longest_s < max(STEP_S, whole_s / 20), (longest_s, whole_s)
+        for push in range(PUSHES):
+            address = b"10.0.0.%d" % (push + 2)
+            storm.stdin.write(b"want %s\n" % address)
+            await asyncio.sleep(0.1)
+            big = XdsResource(ENDPOINT, "redis", b"x" * (2 << 20) + address)
+            longest_s.append(0.0)
+            watching = asyncio.ensure_future(watch())
+            for proxy in proxies:
+                harness.nodes.states[proxy].resources[ENDPOINT]["redis"] = big
+            for number, handle in enumerate(harness.nodes.handles, 1):  # as the control plane's fan-out tells them
+                handle.listener(Changes({ENDPOINT: frozenset({"redis"})}))
+                if number % PER_TURN == 0:
+                    await asyncio.sleep(0)
+            assert await asyncio.wait_for(storm.stdout.readline(), 120) == b"have %s\n" % address
+            watching.cancel()
+    # with a thousand streams a busy machine does not always keep 50 ms (docs/performance.md): there a share counts
+    bound_s = STEP_S if count < MANY else whole_s / PUSHES / 25
+    assert statistics.median(longest_s) < bound_s, (longest_s, whole_s)
